@@ -1,0 +1,18 @@
+"""Image encryption: (images, keystream) -> images. See ``registry`` for what is there by name."""
+
+from typing import TYPE_CHECKING, Any
+
+from fedenc.ciphers.registry import make, names
+
+if TYPE_CHECKING:
+    from fedenc.ciphers.base import Cipher
+
+__all__ = ["Cipher", "make", "names"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Cipher":  # on demand: the base class needs torch, the list of names does not
+        from fedenc.ciphers.base import Cipher
+
+        return Cipher
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,186 @@
+"""What every cipher is: a frozen dataclass of public parameters, and three steps.
+
+``draw`` takes a method's key parts from the keystream, ``apply`` and ``invert`` are pure functions
+of images and those parts. ``encrypt`` and ``decrypt`` check the input and run the steps over slices
+of the batch that fit the processor's cache, so that memory stays near that of the output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedenc.errors import CipherError
+from fedenc.keys import MASTER_BITS, POLICIES, Keystream, Policy
+
+Parameter = bool | int | float | str
+Shape = tuple[int, int, int]
+KeyParts = tuple[Tensor, ...]
+
+# Bytes of plain images worked on at a time. On a CPU a slice, its key and its temporaries share
+# the second-level cache; on a GPU a slice only bounds the memory that temporaries take.
+_SLICE_BYTES = {"cpu": 1 << 19, "cuda": 1 << 26}
+_OTHER_SLICE_BYTES = 1 << 22
+
+
+@dataclasses.dataclass(frozen=True)
+class Cipher(ABC):
+    """Encrypts batches of uint8 images (N, C, H, W), deterministically, with a keystream.
+
+    A subclass is a frozen dataclass whose fields are its public parameters (bool, int, float or
+    str), checked in ``__post_init__``. Key parts are tensors whose first axis is 1 or N.
+
+    Attributes:
+        name: what the registry knows it by.
+        exact: ``decrypt`` restores every byte.
+        policies: the key policies that make sense for it.
+        channels: the number of channels it needs, or None where it takes any.
+    """
+
+    name: ClassVar[str]
+    exact: ClassVar[bool] = True
+    policies: ClassVar[tuple[Policy, ...]] = POLICIES
+
+    @abstractmethod
+    def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
+        """The key parts for plain images of this shape, drawn in a documented order."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        """Encrypt uint8 (N, C, H, W) to uint8 (N, *output_shape(C, H, W))."""
+
+    @abstractmethod
+    def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
+        """Undo ``apply``: uint8 (N, *output_shape(*shape)) to uint8 (N, *shape)."""
+
+    @abstractmethod
+    def key_space_log2(self, channels: int, height: int, width: int) -> float:
+        """log2 of the number of distinct keys for one image of this shape."""
+
+    def output_shape(self, channels: int, height: int, width: int) -> Shape:
+        """The shape (C, H, W) that an encrypted image of this plain shape has.
+
+        Raises:
+            CipherError: the cipher cannot encrypt images of this shape.
+        """
+        return channels, height, width
+
+    def plain_shape(self, channels: int, height: int, width: int) -> Shape:
+        """The shape that ``decrypt`` assumes for an encrypted image of this shape, if not told."""
+        return channels, height, width
+
+    def params(self) -> dict[str, Parameter]:
+        """The public parameters in full; ``make(name, **params)`` builds an equal cipher."""
+        return dataclasses.asdict(self)
+
+    def effective_bits(self, channels: int, height: int, width: int) -> float:
+        """What a brute force search faces: the key space, but no more than the master key."""
+        return min(self.key_space_log2(channels, height, width), float(MASTER_BITS))
+
+    def encrypt(self, images: Tensor, keystream: Keystream) -> Tensor:
+        """Encrypt a batch.
+
+        Args:
+            images: uint8 (N, C, H, W) on any device.
+            keystream: key material for N images; its own position is neither used nor moved.
+
+        Returns:
+            uint8 (N, *output_shape(C, H, W)) on the images' device.
+
+        Raises:
+            CipherError: images of another dtype or rank, a shape the cipher cannot encrypt, or a
+                keystream for another number of images.
+        """
+        images = _check("images", images, keystream)
+        shape = _shape(images)
+        out = images.new_empty((len(images), *self.output_shape(*shape)))
+        return self._run(images, out, keystream, shape, self.apply)
+
+    def decrypt(
+        self, images: Tensor, keystream: Keystream, *, shape: Shape | None = None
+    ) -> Tensor:
+        """Undo ``encrypt`` under the same keystream.
+
+        Args:
+            images: uint8 (N, C', H', W') as ``encrypt`` returned them.
+            keystream: key material for N images; its own position is neither used nor moved.
+            shape: (C, H, W) of the plain images, where encryption changed it.
+
+        Returns:
+            uint8 (N, C, H, W) on the images' device.
+
+        Raises:
+            CipherError: as ``encrypt``, or images that are not what images of ``shape`` become.
+        """
+        images = _check("images", images, keystream)
+        found = _shape(images)
+        shape = self.plain_shape(*found) if shape is None else shape
+        expected = self.output_shape(*shape)
+        if found != expected:
+            raise CipherError(
+                f"encrypted images are {_text(found)}, but images of shape {_text(shape)} become "
+                f"{_text(expected)} under {self.name!r}; pass the original shape"
+            )
+        out = images.new_empty((len(images), *shape))
+        plain = shape
+        return self._run(
+            images, out, keystream, plain, lambda part, key: self.invert(part, key, plain)
+        )
+
+    def _run(
+        self,
+        images: Tensor,
+        out: Tensor,
+        keystream: Keystream,
+        shape: Shape,
+        step: Callable[[Tensor, KeyParts], Tensor],
+    ) -> Tensor:
+        count = len(images)
+        if not count or not images.numel():
+            return out
+        size = max(1, shape[0] * shape[1] * shape[2])
+        width = max(1, _SLICE_BYTES.get(images.device.type, _OTHER_SLICE_BYTES) // size)
+        shared = keystream.streams == 1
+        key: KeyParts = ()
+        for start in range(0, count, width):
+            stop = min(start + width, count)
+            if not shared or start == 0:
+                key = tuple(
+                    part.to(images.device)
+                    for part in self.draw(keystream.part(start, stop), *shape)
+                )
+            out[start:stop] = step(images[start:stop], key)
+        return out
+
+
+def _check(name: str, images: Tensor, keystream: Keystream) -> Tensor:
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+        found = (
+            f"{images.dtype} of shape {tuple(images.shape)}"
+            if isinstance(images, Tensor)
+            else type(images).__name__
+        )
+        raise CipherError(
+            f"{name} is {found}, expected a torch.uint8 tensor N×C×H×W with values 0 to 255; "
+            "convert images in [0, 1] by (255 * x).round().to(torch.uint8)"
+        )
+    if keystream.count != len(images):
+        raise CipherError(
+            f"the keystream is for {keystream.count} images, {name} holds {len(images)}; "
+            "ask the key ring for one id an image"
+        )
+    return images.as_subclass(Tensor)
+
+
+def _shape(images: Tensor) -> Shape:
+    channels, height, width = images.shape[1:]
+    return channels, height, width
+
+
+def _text(shape: Shape) -> str:
+    return "×".join(map(str, shape))
