@@ -1,0 +1,1 @@
+"""What runs at a participant: its images, its keys, and the answers it gives the provider."""

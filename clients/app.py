@@ -1,0 +1,126 @@
+"""The participant's Flower app: unpack, call the participant, reply.
+
+No handler lets an exception out: a participant that fails is named in the reply with its reason,
+and those that share its node are served all the same.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.faults import Fault
+from clients.participant import Participant, Scores
+from fedenc.errors import FedencError
+from fedenc.scenario import Condition
+from fedenc.shard import Shard
+from fedenc.wire import pack, unpack_arrays, unpack_facts
+
+
+class Host(Protocol):
+    """Whoever knows the participants of a node."""
+
+    @property
+    def faults(self) -> Mapping[int, Fault]:
+        """Participants that misbehave on purpose."""
+
+    def hosted_by(self, node: int) -> tuple[int, ...]:
+        """Ids of the participants on a node."""
+
+    def participant(self, i: int) -> Participant:
+        """One participant, ready to act."""
+
+
+Work = Callable[[Host, int, Mapping[str, Any], RecordDict, "_Reply"], None]
+
+
+class _Reply:
+    """What goes back: shards, facts by participant, and who failed."""
+
+    def __init__(self, hosted: tuple[int, ...]) -> None:
+        self.facts: dict[str, Any] = {"hosted": list(hosted), "failed": [], "scores": {}}
+        self.shards: list[Shard] = []
+
+    def failed(self, i: int, error: BaseException) -> None:
+        self.facts["failed"].append({"id": i, "reason": _public(error)})
+
+    def message(self, request: Message) -> Message:
+        return Message(pack(self.facts, self.shards), reply_to=request)
+
+
+def make(host_of: Callable[[Context], Host]) -> ClientApp:
+    """The ClientApp for whoever ``host_of`` finds responsible for a node.
+
+    Args:
+        host_of: from Flower's context (node and run configuration) to the node's participants; it
+            must be cheap when called again for the same run.
+    """
+    app = ClientApp()
+    for action, work in (("upload", _upload), ("queries", _queries), ("score", _score)):
+        app.query(action)(_handler(host_of, work))
+    return app
+
+
+def _handler(
+    host_of: Callable[[Context], Host], work: Work
+) -> Callable[[Message, Context], Message]:
+    def handle(message: Message, context: Context) -> Message:
+        reply = _Reply(())
+        try:
+            host = host_of(context)
+            hosted = host.hosted_by(int(context.node_config.get("partition-id", 0)))
+            reply = _Reply(hosted)
+            facts = unpack_facts(message.content)
+            for i in _asked(facts, hosted):
+                try:
+                    work(host, i, facts, message.content, reply)
+                except Exception as error:
+                    reply.failed(i, error)
+        except Exception as error:  # the node itself is at fault: everybody on it fails
+            for i in reply.facts["hosted"]:
+                reply.failed(i, error)
+            reply.facts["error"] = _public(error)
+        return reply.message(message)
+
+    return handle
+
+
+def _public(error: BaseException) -> str:
+    """What the provider is told of an error. Only our own messages are known to be harmless: any
+    other may quote the data or the key that it tripped over."""
+    name = type(error).__name__
+    return f"{name}: {error}" if isinstance(error, FedencError) else name
+
+
+def _asked(facts: Mapping[str, Any], hosted: tuple[int, ...]) -> Iterator[int]:
+    """The participants a request is for, as far as they live here."""
+    wanted = facts.get("participants")
+    return (i for i in hosted if wanted is None or i in wanted)
+
+
+def _upload(
+    host: Host, i: int, facts: Mapping[str, Any], content: RecordDict, reply: _Reply
+) -> None:
+    participant = host.participant(i)
+    if not len(participant.train.labels):
+        return  # an outsider has nothing to upload
+    fault = host.faults.get(i)
+    if fault is None or not fault.strikes(int(facts.get("attempt", 0))):
+        reply.shards.append(participant.upload())
+    elif not fault.before():
+        reply.shards.append(fault.spoil(participant.upload()))
+
+
+def _queries(
+    host: Host, i: int, facts: Mapping[str, Any], content: RecordDict, reply: _Reply
+) -> None:
+    conditions: tuple[Condition, ...] = tuple(facts["conditions"])
+    reply.shards.extend(host.participant(i).queries(conditions))
+
+
+def _score(
+    host: Host, i: int, facts: Mapping[str, Any], content: RecordDict, reply: _Reply
+) -> None:
+    answers: dict[Condition, Scores] = dict(unpack_arrays(content.array_records[f"scores.{i}"]))  # type: ignore[arg-type]
+    reply.facts["scores"][str(i)] = host.participant(i).score(answers).to_json()

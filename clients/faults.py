@@ -1,0 +1,90 @@
+"""Participants that misbehave on purpose, for simulations and tests.
+
+A fault strikes at upload only, at every attempt unless the scenario calls faults transient. Which
+participants are struck follows from the scenario's seed.
+"""
+
+import os
+import signal
+import time
+from dataclasses import dataclass, replace
+from typing import Literal, cast
+
+import numpy as np
+
+from fedenc.scenario import Scenario
+from fedenc.shard import Shard, seal
+
+Kind = Literal["raise", "die", "silent", "garble", "wrong_shape", "duplicate"]
+
+
+class InjectedFaultError(Exception):
+    """Raised by a participant that was told to raise."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What one participant does wrong."""
+
+    kind: Kind
+    transient: bool
+    deadline: float  # seconds a silent one sleeps
+
+    def strikes(self, attempt: int) -> bool:
+        """Whether the fault shows at this attempt (0 is the first)."""
+        return not self.transient or attempt == 0
+
+    def before(self) -> bool:
+        """What happens instead of an upload; True if the participant then stays silent."""
+        if self.kind == "raise":
+            raise InjectedFaultError("participant raised")
+        if self.kind == "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.kind == "silent":
+            time.sleep(self.deadline)
+            return True
+        return False
+
+    def spoil(self, shard: Shard) -> Shard:
+        """The shard as a faulty participant would send it."""
+        if self.kind == "garble":
+            images = shard.images.copy()
+            images.reshape(-1)[::97] ^= 0x5A
+            return replace(shard, images=images)
+        if self.kind == "wrong_shape":
+            return _resealed(shard, images=shard.images[:, :, :-1])
+        if self.kind == "duplicate":
+            return _resealed(shard, ids=np.zeros_like(shard.ids))
+        return shard
+
+
+def _resealed(shard: Shard, **changes: np.ndarray) -> Shard:
+    """A shard with other arrays and an honest digest over them."""
+    m = shard.manifest
+    arrays = {"images": shard.images, "ids": shard.ids} | changes
+    return seal(
+        participant=m.participant,
+        purpose=m.purpose,
+        nonce=bytes.fromhex(m.nonce),
+        cipher=m.cipher,
+        params=m.params,
+        images=arrays["images"],
+        ids=arrays["ids"],
+        original=m.original,
+        labels=shard.labels,
+        views=shard.views,
+        view_count=m.views,
+    )
+
+
+def assign(scenario: Scenario) -> dict[int, Fault]:
+    """Draw who misbehaves: distinct uploading participants, kind by kind."""
+    faults = scenario.faults
+    kinds = [kind for kind, n in faults.counts().items() for _ in range(n)]
+    entropy = np.random.SeedSequence([scenario.seed, *b"faults"])
+    order = np.random.Generator(np.random.Philox(entropy)).permutation(scenario.clients.count)
+    deadline = scenario.server.deadline
+    return {
+        int(i): Fault(cast(Kind, kind), faults.transient, deadline)
+        for i, kind in zip(order, kinds, strict=False)
+    }

@@ -1,0 +1,219 @@
+"""One data owner: its images, its keys, and the three things it does with them.
+
+Everything a participant sends is a deterministic function of what it holds, so that a repeated
+request, from another process even, is answered with the same bytes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from fedenc.ciphers import Cipher
+from fedenc.data.augment import Augmentation, expand
+from fedenc.keys import KeyRing, Policy
+from fedenc.scenario import ENCRYPTED, PLAIN, SAME_KEY, Condition
+from fedenc.shard import NONCE_BYTES, TRAIN, Shard, seal
+
+Images = npt.NDArray[np.uint8]
+Labels = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Images uint8 N×C×H×W and their labels int64 (N,)."""
+
+    images: Images
+    labels: Labels
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a participant tells about the answers it got: counts, never labels."""
+
+    correct: dict[str, int]  # by condition
+    total: dict[str, int]
+    agree: int | None = None  # same class for the plain and the encrypted form of an image
+    pairs: int | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able values."""
+        return {
+            "correct": self.correct,
+            "total": self.total,
+            "agree": self.agree,
+            "pairs": self.pairs,
+        }
+
+
+@dataclass(frozen=True)
+class Participant:
+    """A data owner and its policy.
+
+    Attributes:
+        id: the participant's number, public.
+        train: what it owns and uploads; empty for outsiders.
+        held_out: what it asks about, by condition. The same array objects stand under ``plain`` and
+            ``encrypted`` when it hands over pairs.
+        ring: its keys.
+        cipher: how it protects images.
+        policy: which images share a key at upload.
+        views: ciphertexts of every uploaded image.
+        plain: stays plain by its own choice; its ``cipher`` is then used for queries only.
+        augmentation: what it does to its training images before it encrypts them.
+        fill: 0..255, what augmentation puts where it uncovers a pixel.
+    """
+
+    id: int
+    train: Labelled
+    held_out: Mapping[Condition, Labelled]
+    ring: KeyRing
+    cipher: Cipher
+    policy: Policy
+    views: int = 1
+    plain: bool = False
+    augmentation: Augmentation = Augmentation()
+    fill: int = 0
+
+    def upload(self) -> Shard:
+        """Protect and seal the whole partition, every image in ``views`` ciphertexts.
+
+        An exhaustive augmentation's copies are images of their own, with ids and keys of their own.
+        """
+        copies = self.augmentation.copies
+        image, view, copy = np.indices((len(self.train.labels), self.views, copies)).reshape(3, -1)
+        ids, views = image * copies + copy, view.astype(np.int16)
+        images = self._augmented(np.repeat(self.train.images, self.views, axis=0))
+        nonce = self._nonce(TRAIN)
+        sent = (
+            images if self.plain else self._encrypt(images, self.policy, TRAIN, nonce, ids, views)
+        )
+        return self._seal(
+            TRAIN,
+            nonce,
+            images=sent,
+            protected=not self.plain,
+            ids=ids,
+            original=images.shape[1:],
+            labels=self.train.labels[image],
+            views=views,
+            view_count=self.views,
+        )
+
+    def queries(self, conditions: tuple[Condition, ...]) -> list[Shard]:
+        """Held-out images as asked, without labels, under fresh ids and in a fresh order."""
+        return [self._query(c) for c in conditions if c in self.held_out]
+
+    def score(self, answers: Mapping[Condition, Scores]) -> Score:
+        """Count right answers.
+
+        Args:
+            answers: class scores float32 N×classes by condition, in the order queries were sent.
+        """
+        guesses: dict[Condition, npt.NDArray[np.int64]] = {}
+        correct, total = dict[str, int](), dict[str, int]()
+        for condition, scores in answers.items():
+            order = self._orders[condition]
+            guess = np.empty(len(order), np.int64)
+            guess[order] = scores.argmax(axis=1)
+            guesses[condition] = guess
+            correct[condition] = int((guess == self.held_out[condition].labels).sum())
+            total[condition] = len(order)
+        if not self.paired or not {PLAIN, ENCRYPTED} <= guesses.keys():
+            return Score(correct, total)
+        same = guesses[PLAIN] == guesses[ENCRYPTED]
+        return Score(correct, total, int(same.sum()), len(same))
+
+    @property
+    def paired(self) -> bool:
+        """Whether the same images are asked plain and encrypted."""
+        plain, encrypted = self.held_out.get(PLAIN), self.held_out.get(ENCRYPTED)
+        return plain is not None and plain is encrypted
+
+    @cached_property
+    def _orders(self) -> dict[Condition, npt.NDArray[np.int64]]:
+        """For every condition, which image stands at which place; secret, so that the provider
+        cannot pair plain and encrypted queries by their order or their ids."""
+        return {
+            c: self._generator("query order", c).permutation(len(h.labels))
+            for c, h in self.held_out.items()
+        }
+
+    def _query(self, condition: Condition) -> Shard:
+        order = self._orders[condition]
+        images = self.held_out[condition].images[order]
+        ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
+        nonce = self._nonce(condition)
+        sent = images
+        if condition == ENCRYPTED:
+            sent = self._encrypt(images, "image", "query", nonce, ids)
+        elif condition == SAME_KEY:
+            sent = self._encrypt(images, self.policy, TRAIN, nonce, ids)
+        return self._seal(
+            condition,
+            nonce,
+            images=sent,
+            protected=condition != PLAIN,
+            ids=ids,
+            original=images.shape[1:],
+        )
+
+    def _augmented(self, images: Images) -> Images:
+        """Copies of every image, consecutive: plain-domain augmentation, Enc(f_d(T))."""
+        if self.augmentation.identity:
+            return images
+        generator = torch.Generator().manual_seed(
+            int(self._generator("augmentation").integers(1 << 63))
+        )
+        copies = expand(_tensor(images), self.augmentation, generator, fill=self.fill)
+        augmented: Images = copies.numpy()
+        return augmented
+
+    def _encrypt(
+        self,
+        images: Images,
+        policy: Policy,
+        purpose: str,
+        nonce: bytes,
+        ids: npt.NDArray[np.int64],
+        views: npt.NDArray[np.int16] | int = 0,
+    ) -> Images:
+        stream = self.ring.keystream(
+            method=self.cipher.name,
+            policy=policy,
+            purpose=purpose,
+            nonce=nonce,
+            ids=ids,
+            views=views,
+        )
+        protected: Images = self.cipher.encrypt(_tensor(images), stream).numpy()
+        return protected
+
+    def _seal(self, purpose: str, nonce: bytes, *, protected: bool, **parts: Any) -> Shard:
+        return seal(
+            participant=self.id,
+            purpose=purpose,
+            nonce=nonce,
+            cipher=self.cipher.name if protected else "none",
+            params=self.cipher.params() if protected else {},
+            **parts,
+        )
+
+    def _nonce(self, purpose: str) -> bytes:
+        """Public, and as unpredictable as the key ring."""
+        return self.ring.secret("nonce", self.id, purpose)[:NONCE_BYTES]
+
+    def _generator(self, *purpose: str) -> np.random.Generator:
+        """Private randomness that follows from the participant's key."""
+        secret = self.ring.secret("randomness", self.id, *purpose)
+        return np.random.Generator(np.random.Philox(int.from_bytes(secret, "little")))
+
+
+def _tensor(images: Images) -> torch.Tensor:
+    """The images as a tensor; torch takes only arrays that may be written to."""
+    return torch.from_numpy(images if images.flags.writeable else images.copy())

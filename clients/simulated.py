@@ -1,0 +1,149 @@
+"""Simulated data owners: what participant *i* of a scenario owns, holds and does."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from clients.faults import Fault, assign
+from clients.participant import Labelled, Participant
+from fedenc import ciphers
+from fedenc.data import Dataset, augment, load
+from fedenc.data.partition import dirichlet, iid
+from fedenc.errors import DataError
+from fedenc.keys import KeyRing
+from fedenc.scenario import ENCRYPTED, PLAIN, SAME_KEY, Condition, Scenario
+
+Indices = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Population:
+    """All participants of a scenario, made one at a time. Ids from ``clients.count`` on are
+    outsiders, which own no training images."""
+
+    scenario: Scenario
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The scenario's data set, memory-mapped."""
+        data = self.scenario.data
+        return load(
+            data.name, root=data.root, size=data.size, download=data.download
+        )
+
+    @cached_property
+    def partitions(self) -> list[Indices]:
+        """Indices of the training images of every uploading participant."""
+        clients, labels = self.scenario.clients, self.dataset.train.labels
+        if clients.partition == "iid":
+            return iid(labels, clients.count, seed=self.scenario.seed, cap=clients.images)
+        return dirichlet(
+            labels,
+            clients.count,
+            alpha=clients.alpha,
+            seed=self.scenario.seed,
+            cap=clients.images,
+        )
+
+    @cached_property
+    def faults(self) -> dict[int, Fault]:
+        """Which participants misbehave, and how."""
+        return assign(self.scenario)
+
+    @cached_property
+    def plain(self) -> frozenset[int]:
+        """Participants that stay plain by choice."""
+        clients = self.scenario.clients
+        chosen = _generator(self.scenario, "plain").permutation(clients.count)
+        return frozenset(chosen[: round(clients.plain_fraction * clients.count)].tolist())
+
+    @cached_property
+    def cipher(self) -> ciphers.Cipher:
+        """The scenario's cipher."""
+        encryption = self.scenario.encryption
+        return ciphers.make(encryption.cipher, **encryption.parameters())
+
+    def hosted_by(self, node: int) -> tuple[int, ...]:
+        """Ids of the participants on one Flower node."""
+        clients = self.scenario.clients
+        first = node * clients.per_node
+        return tuple(range(first, min(first + clients.per_node, clients.total)))
+
+    def participant(self, i: int) -> Participant:
+        """Participant ``i``: a function of the scenario and ``i`` alone."""
+        s = self.scenario
+        mine = self.partitions[i] if i < s.clients.count else np.empty(0, np.int64)
+        return Participant(
+            id=i,
+            train=Labelled(self.dataset.train.images[mine], self._labels()[mine]),
+            held_out=self._held_out(i),
+            ring=KeyRing.simulated(_seed(s), i, shared=s.encryption.keys == "same"),
+            cipher=self.cipher,
+            policy=s.encryption.keys,
+            views=s.encryption.views,
+            plain=i in self.plain,
+            augmentation=self._augmentation(),
+            fill=s.augmentation.fill,
+        )
+
+    def _labels(self) -> npt.NDArray[np.int64]:
+        labels = self.dataset.train.labels
+        if not self.scenario.data.shuffle_labels:
+            return labels
+        return _generator(self.scenario, "shuffled labels").permutation(labels)
+
+    def _augmentation(self) -> augment.Augmentation:
+        chosen = self.scenario.augmentation
+        return augment.named(chosen.method if chosen.domain == "plain" else "none")
+
+    @property
+    def _pairs(self) -> bool:
+        """Whether the same images are asked plain and encrypted."""
+        s = self.scenario
+        return s.inference.paired and {PLAIN, ENCRYPTED} <= set(s.conditions())
+
+    @cached_property
+    def _test_parts(self) -> dict[Condition, Indices]:
+        """Which test images may be asked about under which condition, over all participants.
+
+        A plain query beside a ciphertext of the same image under a key that protects others is a
+        known-plaintext pair, so the parts are disjoint for everybody together, not only within one
+        participant; only declared pairs share a part.
+        """
+        kinds = [c for c in self.scenario.conditions() if not (self._pairs and c == ENCRYPTED)]
+        order = _generator(self.scenario, "held out").permutation(len(self.dataset.test.labels))
+        if len(order) < len(kinds):
+            raise DataError(
+                f"data set {self.dataset.name} has {len(order)} test images, too few for "
+                f"{len(kinds)} inference conditions; ask for fewer or use more data"
+            )
+        return dict(zip(kinds, np.array_split(order, len(kinds)), strict=True))
+
+    def _held_out(self, i: int) -> dict[Condition, Labelled]:
+        """This participant's test images by condition: consecutive pieces of each part, going
+        round when there are more participants than images."""
+        held_out: dict[Condition, Labelled] = {}
+        test = self.dataset.test
+        for condition, part in self._test_parts.items():
+            if condition == SAME_KEY and (i in self.plain or i >= self.scenario.clients.count):
+                continue  # no key of theirs protects training images
+            size = min(self.scenario.inference.images, len(part))
+            mine = part[(i * size + np.arange(size)) % len(part)]
+            held_out[condition] = Labelled(test.images[mine], test.labels[mine])
+        if self._pairs:
+            held_out[ENCRYPTED] = held_out[PLAIN]
+        return held_out
+
+
+def _seed(scenario: Scenario) -> int | str:
+    if scenario.encryption.seed is None:
+        raise ValueError("the driver must settle encryption.seed before participants are made")
+    return scenario.encryption.seed
+
+
+def _generator(scenario: Scenario, purpose: str) -> np.random.Generator:
+    """Public randomness of an experiment's set-up."""
+    entropy = [scenario.seed, *purpose.encode()]
+    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))

@@ -1,0 +1,320 @@
+"""One experiment, frozen and validated: TOML in, a canonical hash out, and what the provider sees.
+
+A scenario names everything that decides a result. Unknown keys are errors and all problems are
+reported at once. Cipher and model names are only strings here; they are resolved against their
+registries by those who may import them.
+"""
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedenc.errors import ScenarioError
+
+Condition = Literal["plain", "encrypted", "same-key"]
+PLAIN: Condition = "plain"
+ENCRYPTED: Condition = "encrypted"
+SAME_KEY: Condition = "same-key"
+
+Count = Annotated[int, Field(ge=1)]
+NonNegative = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0)]
+OptionValue = bool | int | float | str
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Data(_Section):
+    """Which images, and where they are."""
+
+    name: str = "photos"
+    root: str | None = None  # folder with the data set's files; None: the library's own cache
+    size: Count | None = None  # pixels; only for `folder` and `synthetic`
+    download: bool = False  # let torchvision fetch a missing data set
+    count: Count | None = None  # training images of `synthetic`
+    shuffle_labels: bool = False  # a control: with labels at random nothing can be learned
+
+
+class Clients(_Section):
+    """Who takes part."""
+
+    count: Count = 20  # participants that upload
+    per_node: Count = 1  # participants hosted by one Flower node
+    images: Count | None = None  # at most so many training images a participant
+    partition: Literal["iid", "dirichlet"] = "iid"
+    alpha: Annotated[float, Field(gt=0)] = 0.5  # Dirichlet concentration; smaller is more skewed
+    plain_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0  # participants that stay plain
+    query_only: NonNegative = 0  # outsiders that never upload and only query
+
+    @property
+    def total(self) -> int:
+        """Participants that upload, then outsiders."""
+        return self.count + self.query_only
+
+    @property
+    def nodes(self) -> int:
+        """Flower nodes needed to host everybody."""
+        return math.ceil(self.total / self.per_node)
+
+
+class Encryption(_Section):
+    """How images are protected before they leave a participant."""
+
+    cipher: str = "pixel"
+    color_shuffle: bool | None = None  # None: the cipher's default
+    block_size: Count | None = None  # pixels; None: the cipher's default
+    options: dict[str, OptionValue] = Field(default_factory=dict)  # any further parameters
+    keys: Literal["same", "client", "image"] = "image"
+    views: Count = 1  # ciphertexts of every image, each under its own key
+    seed: NonNegative | str | None = None  # simulated keys; None: a secret of this machine
+
+    def parameters(self) -> dict[str, OptionValue]:
+        """Keyword arguments for the cipher, only those the scenario sets."""
+        named = {"color_shuffle": self.color_shuffle, "block_size": self.block_size}
+        return {k: v for k, v in named.items() if v is not None} | self.options
+
+
+class Augmentation(_Section):
+    """Where images are augmented: by participants, by the server on ciphertext, or not at all."""
+
+    domain: Literal["none", "plain", "encrypted"] = "encrypted"
+    method: str = "crop-flip"  # a name in fedenc.data.augment
+    fill: Annotated[int, Field(ge=0, le=255)] = 0  # pixels that augmentation uncovers
+
+
+class Model(_Section):
+    """The network the provider trains."""
+
+    name: str = "resnet20"
+    input: str = "raw"
+    adapter: str | None = None
+
+
+class Training(_Section):
+    """The optimiser's side, for the scenario's own values over the library's defaults."""
+
+    epochs: Count = 10
+    batch_size: Count = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Inference(_Section):
+    """Who asks the trained model what, and how."""
+
+    queries: tuple[Condition, ...] | None = None  # None: all that cipher and key policy allow
+    images: Count = 25  # held-out images a participant and condition
+    paired: bool = True  # same images plain and encrypted, so that agreement can be counted
+
+
+class Server(_Section):
+    """The provider's machine and its patience."""
+
+    gpus: Literal["auto", 0, 1] = "auto"
+    threads: Count | None = None  # None: all cores
+    min_clients: Count | None = None  # uploads needed to go on; None: half of the participants
+    deadline: Seconds = 60.0  # seconds without any reply after which the silent are given up
+    attempts: Count = 2  # times a participant is asked before it counts as failed
+
+
+class Engine(_Section):
+    """Where the simulation runs. Has no influence on results."""
+
+    address: str | None = None  # an existing Ray cluster, "auto" or host:port; None: start one
+
+
+class Faults(_Section):
+    """Participants (how many) that misbehave when they upload, chosen by the scenario's seed."""
+
+    raise_: NonNegative = Field(0, alias="raise")  # their code raises
+    die: NonNegative = 0  # their process dies
+    silent: NonNegative = 0  # they answer nothing before the deadline
+    garble: NonNegative = 0  # their bytes do not match their digest
+    wrong_shape: NonNegative = 0  # their images have another size
+    duplicate: NonNegative = 0  # they send an image twice
+    transient: bool = False  # only at the first attempt
+
+    def counts(self) -> dict[str, int]:
+        """Number of participants for every kind of fault, by its name in a scenario."""
+        kinds = self.model_dump(by_alias=True, exclude={"transient"})
+        return {kind: int(n) for kind, n in kinds.items()}
+
+
+class Scenario(_Section):
+    """One experiment. Build it with :func:`load` or :func:`parse`, which report errors clearly."""
+
+    seed: NonNegative = 0  # all randomness but keys
+    data: Data = Field(default_factory=Data)
+    clients: Clients = Field(default_factory=Clients)
+    encryption: Encryption = Field(default_factory=Encryption)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    model: Model = Field(default_factory=Model)
+    training: Training = Field(default_factory=Training)
+    inference: Inference = Field(default_factory=Inference)
+    server: Server = Field(default_factory=Server)
+    engine: Engine = Field(default_factory=Engine)
+    faults: Faults = Field(default_factory=Faults)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scenario":
+        if problems := list(_contradictions(self)):
+            raise ScenarioError(problems)
+        return self
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """The kinds of query asked, in the order of the scenario (or of the default)."""
+        if self.inference.queries is not None:
+            return self.inference.queries
+        if self.encryption.cipher == "none":
+            return (PLAIN,)
+        return (
+            (PLAIN, ENCRYPTED) if self.encryption.keys == "image" else (PLAIN, ENCRYPTED, SAME_KEY)
+        )
+
+    def quorum(self) -> int:
+        """Uploads without which no training starts."""
+        return self.server.min_clients or math.ceil(self.clients.count / 2)
+
+    def dump(self, *, secret: bool = True) -> dict[str, Any]:
+        """Plain JSON-able values; without ``secret``, the seed of the simulated keys is left out."""
+        exclude = None if secret else {"encryption": {"seed"}}
+        return self.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of all that decides a result.
+
+        ``engine`` decides none, and ``encryption.seed`` stays out because the hash is public and a
+        guessable seed could be confirmed by it.
+        """
+        values = self.dump(secret=False)
+        del values["engine"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _contradictions(s: Scenario) -> Iterable[str]:
+    """Problems that no single key has on its own."""
+    if SAME_KEY in s.conditions() and s.encryption.keys == "image":
+        yield (
+            "inference.queries asks for same-key queries, but encryption.keys = 'image' has no key "
+            "that outlives an image; use keys = 'same' or 'client', or leave same-key out"
+        )
+    if s.encryption.cipher == "none" and set(s.conditions()) != {PLAIN}:
+        yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"
+    if len(set(s.conditions())) != len(s.conditions()):
+        yield f"inference.queries names a condition twice: {list(s.conditions())}"
+    if s.encryption.views > 1 and s.encryption.keys != "image":
+        yield (
+            f"encryption.views = {s.encryption.views} needs encryption.keys = 'image', found "
+            f"'{s.encryption.keys}': under one key all views of an image are the same"
+        )
+    if s.server.min_clients is not None and s.server.min_clients > s.clients.count:
+        yield (
+            f"server.min_clients = {s.server.min_clients} can never be reached with clients.count "
+            f"= {s.clients.count}"
+        )
+    if (faulty := sum(s.faults.counts().values())) > s.clients.count:
+        yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"
+
+
+def parse(values: Mapping[str, Any]) -> Scenario:
+    """Validate nested plain values.
+
+    Raises:
+        ScenarioError: every unknown key, bad value and contradiction, one problem each.
+    """
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        raise ScenarioError([_describe(e) for e in error.errors()]) from None
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a TOML file (None: all defaults) and apply ``section.key=value`` overrides.
+
+    Raises:
+        ScenarioError: a missing or malformed file, or anything :func:`parse` finds.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ScenarioError(f"scenario file {path} does not exist") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScenarioError(f"scenario file {path} cannot be read: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ScenarioError(f"scenario file {path} is not valid TOML: {error}") from None
+    problems = []
+    for override in overrides:
+        try:
+            _apply(values, override)
+        except ScenarioError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ScenarioError(problems)
+    return parse(values)
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set ``section.key=value`` in nested ``values``; the value is TOML, or else a string."""
+    key, sign, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ScenarioError(f"--set {override!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in parts[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ScenarioError(f"--set {override!r}: {part!r} is a value, not a section")
+    values[parts[-1]] = value
+
+
+def _describe(error: Any) -> str:
+    """One pydantic complaint as a line that names the key, what was found and what is expected."""
+    location = [str(part) for part in error["loc"]]
+    key, found = ".".join(location[:2]), error["input"]
+    if error["type"] == "extra_forbidden":
+        section = Scenario.model_fields.get(location[0])
+        known = (
+            section.annotation.model_fields
+            if len(location) > 1 and section
+            else Scenario.model_fields
+        )  # type: ignore[union-attr]
+        names = ", ".join(field.alias or name for name, field in known.items())
+        return f"unknown key {key}; known here: {names}"
+    message = error["msg"][0].lower() + error["msg"][1:]
+    return f"{key} = {found!r}: {message}"
+
+
+class ProviderView(_Section):
+    """What the untrusted provider is told of a scenario: no key, no key seed, no image, no label set
+    of a query, and nothing from which one of them could be derived.
+    """
+
+    scenario_hash: str
+    seed: NonNegative  # order of training and initialisation; keys do not depend on it
+    participants: Count  # ids 0..participants-1 upload
+    outsiders: NonNegative  # the following ids only query
+    classes: Count
+    shape: tuple[int, int, int]  # C, H, W of every image that may arrive
+    cipher: str  # the method, with its public parameters
+    cipher_params: dict[str, OptionValue]
+    plain_uploads: bool  # whether some participants may stay plain
+    views: Count
+    augmentation: Augmentation
+    model: Model
+    training: Training
+    conditions: tuple[Condition, ...]
+    server: Server
+    quorum: Count

@@ -1,0 +1,149 @@
+"""The provider's protocol, top to bottom: collect, train, answer, report."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedenc.errors import EngineError
+from fedenc.files import write_atomically
+from fedenc.scenario import ProviderView
+from fedenc.training.loop import Progress
+from server.answers import Answered, answer_queries
+from server.collector import Failure, Roster
+from server.exchange import Exchange
+from server.pool import Pool
+from server.trainer import Trained, Trainer
+from server.uploads import collect_uploads
+
+_NODES_TIMEOUT = 120.0  # seconds to wait for nodes to register
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something to tell the person who waits: a phase and how far it is."""
+
+    phase: str  # "nodes", "upload", "training", "queries", "score"
+    done: float
+    total: float
+    text: str = ""
+
+
+Report = Callable[[Event], None]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All that the provider knows when it is done."""
+
+    uploads: dict[int, tuple[str, int, int]]  # participant -> cipher, images, bytes
+    upload_seconds: float
+    resumed: int
+    trained: Trained
+    answered: Answered
+    failed: list[Failure]
+
+
+def make(
+    view_of: Callable[[Context], ProviderView],
+    nodes_of: Callable[[Context], int],
+    folder: Path,
+    report: Report,
+    done: Callable[[Outcome], None],
+) -> ServerApp:
+    """The ServerApp.
+
+    Args:
+        view_of: from Flower's context to what the provider is told.
+        nodes_of: how many Flower nodes to wait for.
+        folder: where the pool and checkpoints are kept; an earlier run's are taken over.
+        report: told about progress.
+        done: receives the outcome.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        done(serve(grid, view_of(context), nodes_of(context), folder, report))
+
+    return app
+
+
+def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report: Report) -> Outcome:
+    """Collect, train, answer.
+
+    Raises:
+        QuorumError: too few uploads.
+        TrainingError: training failed; its last good checkpoint is kept.
+        EngineError: nodes or trainer never came up.
+    """
+    nodes = _await_nodes(grid, node_count, report)
+    exchange = Exchange(grid, view.server.deadline)
+    roster = Roster(nodes, view.participants + view.outsiders)
+    pool = Pool(folder / "pool")
+
+    def uploading(done: int) -> None:
+        report(Event("upload", done, view.participants, f"{pool.nbytes / 1e6:.1f} MB"))
+
+    uploading(len(pool))
+    uploaded = collect_uploads(exchange, roster, pool, view, uploading)
+    trainer = Trainer(view)
+    try:
+        # Named after the pool: a checkpoint says nothing about another set of uploads.
+        checkpoint = folder / f"checkpoint-{pool.digest[:16]}.bin"
+        trained = _train(trainer, pool, checkpoint, report)
+        answered = answer_queries(
+            exchange,
+            roster,
+            trainer,
+            view,
+            set(pool.participants),
+            lambda phase, done, total: report(Event(phase, done, total)),
+        )
+    finally:
+        trainer.close()
+        pool.close()
+    return Outcome(
+        uploads={i: _summary(pool, i) for i in pool.participants},
+        upload_seconds=uploaded.seconds,
+        resumed=uploaded.resumed,
+        trained=trained,
+        answered=answered,
+        failed=uploaded.failed + answered.failed,
+    )
+
+
+def _await_nodes(grid: Grid, count: int, report: Report) -> tuple[int, ...]:
+    """Wait until all nodes have registered: the app may start before them."""
+    end = time.monotonic() + _NODES_TIMEOUT
+    while len(nodes := list(grid.get_node_ids())) < count:
+        if time.monotonic() > end:
+            raise EngineError(
+                f"{len(nodes)} of {count} Flower nodes registered within {_NODES_TIMEOUT:g} s"
+            )
+        time.sleep(0.05)
+    report(Event("nodes", count, count))
+    return tuple(sorted(nodes))
+
+
+def _train(trainer: Trainer, pool: Pool, checkpoint: Path, report: Report) -> Trained:
+    where = trainer.where()
+    report(Event("training", 0, 1, f"on {where['device']}"))
+    trainer.load(pool)
+    state = checkpoint.read_bytes() if checkpoint.exists() else None
+
+    def show(p: Progress) -> None:
+        text = f"epoch {p.epoch}/{p.epochs}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s"
+        report(Event("training", p.step, p.steps, text))
+
+    return trainer.train(state, show, lambda saved: write_atomically(checkpoint, saved))
+
+
+def _summary(pool: Pool, participant: int) -> tuple[str, int, int]:
+    m: Any = pool.manifest(participant)
+    channels, height, width = m.shape
+    return m.cipher, m.rows, m.rows * channels * height * width

@@ -1,0 +1,182 @@
+"""Asks participants, checks what they answer, asks again, and keeps exact accounts.
+
+The same bookkeeping serves all three phases (upload, queries, score). A participant is the unit:
+nodes that fail as a whole are asked again participant by participant, so that one that dies or
+sleeps does not take its neighbours with it.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import RecordDict
+
+from fedenc.errors import ShardError
+from fedenc.wire import pack, unpack_facts
+from server.exchange import Answer, Exchange, Request
+
+UPLOAD, QUERIES, SCORE = "query.upload", "query.queries", "query.score"
+_MAX_REASON = 200  # characters kept of a reason that a participant states
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A participant that did not deliver, in which phase, and why."""
+
+    id: int
+    phase: str
+    reason: str
+
+
+@dataclass
+class Roster:
+    """Which node hosts which participants, as far as nodes have told."""
+
+    nodes: tuple[int, ...]
+    total: int  # ids 0..total-1 may be claimed
+    hosted: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    _owner: dict[int, int] = field(default_factory=dict)
+
+    def learn(self, node: int, claimed: object) -> None:
+        """Believe a node about ids that nobody claimed before; ignore the rest."""
+        if not isinstance(claimed, list):
+            return
+        ids = tuple(
+            i
+            for i in claimed
+            if type(i) is int and 0 <= i < self.total and self._owner.setdefault(i, node) == node
+        )
+        self.hosted[node] = ids
+
+    def node_of(self, participant: int) -> int | None:
+        """The node that hosts a participant, if one said so."""
+        return self._owner.get(participant)
+
+    def unknown(self) -> tuple[int, ...]:
+        """Nodes that have not said whom they host."""
+        return tuple(node for node in self.nodes if node not in self.hosted)
+
+
+@dataclass
+class Phase:
+    """One phase's accounts.
+
+    Attributes:
+        kind: Flower message type.
+        content: makes a request's content for given participants (None: all hosted) and attempt.
+        accept: takes a reply's content and facts; returns the ids served, and the reasons for the
+            participants whose part was refused. It must copy what it keeps.
+        wanted: ids still to be served.
+    """
+
+    kind: str
+    content: Callable[[tuple[int, ...] | None, int], RecordDict]
+    accept: Callable[[Answer, Mapping[str, Any]], tuple[set[int], dict[int, str]]]
+    wanted: set[int]
+    reasons: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The phase as it is called in results: ``upload``, ``queries`` or ``score``."""
+        return self.kind.partition(".")[2]
+
+    def failures(self) -> list[Failure]:
+        """Participants still wanting, with the last reason known, by id."""
+        unknown = "its node never answered"
+        return [Failure(i, self.name, self.reasons.get(i, unknown)) for i in sorted(self.wanted)]
+
+
+def ask_roster(exchange: Exchange, roster: Roster) -> None:
+    """Ask nodes that have not said so whom they host; they send nothing else."""
+    requests = [
+        Request(node, UPLOAD, pack({"participants": [], "attempt": 0}), ())
+        for node in roster.unknown()
+    ]
+    for answers in exchange.ask(requests):
+        for answer in answers:
+            _learn(answer, roster)
+
+
+def collect(
+    exchange: Exchange,
+    roster: Roster,
+    phase: Phase,
+    *,
+    attempts: int,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[Failure]:
+    """Run one phase until everybody wanted is served or has been asked ``attempts`` times.
+
+    Args:
+        progress: called with the number of participants served so far.
+
+    Returns:
+        The participants that were not served.
+    """
+    total = len(phase.wanted)
+    for attempt in range(attempts):
+        if attempt and roster.unknown():
+            ask_roster(exchange, roster)
+        for answers in exchange.ask(list(_requests(roster, phase, attempt))):
+            for answer in answers:
+                _settle(answer, roster, phase)
+            answers.clear()  # replies are large: let go of them before the next batch is pulled
+            progress(total - len(phase.wanted))
+        if not phase.wanted:
+            break
+    return phase.failures()
+
+
+def _requests(roster: Roster, phase: Phase, attempt: int) -> Iterator[Request]:
+    """First one request a node, later one a participant."""
+    if attempt == 0:
+        homeless = any(roster.node_of(i) is None for i in phase.wanted)
+        for node in roster.nodes:
+            hosted = roster.hosted.get(node)
+            if hosted is None and homeless:
+                yield Request(node, phase.kind, phase.content(None, attempt), None)
+            elif ids := tuple(i for i in hosted or () if i in phase.wanted):
+                yield Request(node, phase.kind, phase.content(ids, attempt), ids)
+    else:
+        for i in sorted(phase.wanted):
+            if (owner := roster.node_of(i)) is not None:
+                yield Request(owner, phase.kind, phase.content((i,), attempt), (i,))
+
+
+def _learn(answer: Answer, roster: Roster) -> Mapping[str, Any] | None:
+    """The facts of an answer, if it has any, and whom its node hosts."""
+    if answer.content is None:
+        return None
+    facts = unpack_facts(answer.content)
+    roster.learn(answer.request.node, facts.get("hosted"))
+    return facts
+
+
+def _settle(answer: Answer, roster: Roster, phase: Phase) -> None:
+    """Enter one answer into the accounts, whatever it holds."""
+    concerned: Sequence[int] = answer.request.participants or ()
+    reason, served, refused = answer.reason, set[int](), dict[int, str]()
+    if answer.request.kind == phase.kind:
+        try:
+            if (facts := _learn(answer, roster)) is not None:
+                served, refused = phase.accept(answer, facts)
+                refused = _stated(facts) | refused
+                reason = f"its node answered after {answer.seconds:.1f} s, but not for it"
+        except ShardError as error:
+            reason = f"unreadable answer: {error}"
+    if answer.request.participants is None:
+        concerned = roster.hosted.get(answer.request.node, ())
+    for i in concerned:
+        phase.reasons[i] = refused.get(i, reason)
+    phase.wanted -= served
+
+
+def _stated(facts: Mapping[str, Any]) -> dict[int, str]:
+    """Reasons that participants gave themselves, as far as they are usable."""
+    failed = facts.get("failed")
+    entries: Iterable[Any] = failed if isinstance(failed, list) else ()
+    return {
+        entry["id"]: " ".join(str(entry.get("reason")).split())[:_MAX_REASON]
+        for entry in entries
+        if isinstance(entry, dict) and type(entry.get("id")) is int
+    }

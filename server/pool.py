@@ -1,0 +1,195 @@
+"""The provider's append-only store of accepted shards.
+
+Two files: ``pool.bin`` holds the bytes, ``index.jsonl`` one line a shard. A shard counts from the
+moment its line is complete, so a crash at any point loses at most shards that nobody was told are
+safe; whatever a torn write left behind is cut off when the pool is opened again.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+
+from fedenc.errors import ShardError
+from fedenc.shard import DTYPES, TRAIN, Manifest, Shard
+
+_ORDER = ("images", "ids", "views", "labels")
+Rows = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """Where a shard lies in ``pool.bin``."""
+
+    manifest: Manifest
+    offset: int
+
+    @property
+    def size(self) -> int:
+        m = self.manifest
+        pixels = int(np.prod(m.shape))
+        return m.rows * (pixels + sum(DTYPES[name].itemsize for name in _ORDER[1:]))
+
+
+class Pool:
+    """Accepted shards on disk; each participant at most once.
+
+    Args:
+        folder: made if it does not exist; an earlier pool in it is taken over.
+
+    Raises:
+        ShardError: appending a second shard of a participant, or one under a nonce already used.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._data_path, self._index_path = folder / "pool.bin", folder / "index.jsonl"
+        self._entries: dict[int, _Entry] = {}
+        self._nonces: set[str] = set()
+        self._recover()
+        self._data: BinaryIO = self._data_path.open("ab")
+        self._index: BinaryIO = self._index_path.open("ab")
+
+    def __contains__(self, participant: object) -> bool:
+        return participant in self._entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def participants(self) -> tuple[int, ...]:
+        """Ids of those whose shard is stored, ascending."""
+        return tuple(sorted(self._entries))
+
+    def manifest(self, participant: int) -> Manifest:
+        """The public description of a stored shard."""
+        return self._entries[participant].manifest
+
+    def knows(self, nonce: str) -> bool:
+        """Whether a stored shard was made under this nonce."""
+        return nonce in self._nonces
+
+    @property
+    def rows(self) -> int:
+        """Images stored, all views counted."""
+        return sum(entry.manifest.rows for entry in self._entries.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes stored."""
+        return sum(entry.size for entry in self._entries.values())
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of all shards, by participant."""
+        digests = (self._entries[i].manifest.digest for i in self.participants)
+        return hashlib.sha256("".join(digests).encode()).hexdigest()
+
+    def append(self, shards: Sequence[Shard]) -> None:
+        """Store checked training shards; they are safe against a crash when this returns."""
+        for shard in shards:
+            if shard.participant in self._entries:
+                raise ShardError(f"participant {shard.participant} has a shard in the pool already")
+            if shard.manifest.nonce in self._nonces:
+                raise ShardError("nonce was used by an earlier upload")
+            entry = _Entry(shard.manifest, self._data.tell())
+            for name in _ORDER:
+                self._data.write(memoryview(shard.arrays()[name]).cast("B"))
+            self._note(entry)
+        self._data.flush()
+        os.fsync(self._data.fileno())
+        for shard in shards:
+            line = {
+                "manifest": shard.manifest.to_json(),
+                "offset": self._entries[shard.participant].offset,
+            }
+            self._index.write(json.dumps(line).encode() + b"\n")
+        self._index.flush()
+        os.fsync(self._index.fileno())
+
+    def read(self, chunk_bytes: int = 32 << 20) -> Iterator[Rows]:
+        """All images and labels in (participant, image, view) order, in chunks of whole shards.
+
+        Yields:
+            uint8 R×C×H×W images and int64 (R,) labels.
+        """
+        chunk: list[Shard] = []
+        for participant in self.participants:
+            chunk.append(self._load(self._entries[participant]))
+            if sum(shard.images.nbytes for shard in chunk) >= chunk_bytes:
+                yield _join(chunk)
+                chunk = []
+        if chunk:
+            yield _join(chunk)
+
+    def close(self) -> None:
+        """Close the files."""
+        self._data.close()
+        self._index.close()
+
+    def _note(self, entry: _Entry) -> None:
+        self._entries[entry.manifest.participant] = entry
+        self._nonces.add(entry.manifest.nonce)
+
+    def _load(self, entry: _Entry) -> Shard:
+        """Read one shard, rows as sent."""
+        m, arrays, offset = entry.manifest, dict[str, npt.NDArray[Any]](), entry.offset
+        with self._data_path.open("rb") as file:
+            for name in _ORDER:
+                shape = (m.rows, *m.shape) if name == "images" else (m.rows,)
+                count = int(np.prod(shape))
+                file.seek(offset)
+                arrays[name] = np.fromfile(file, DTYPES[name], count).reshape(shape)
+                offset += count * DTYPES[name].itemsize
+        return Shard(m, **arrays)
+
+    def _recover(self) -> None:
+        """Take over whole, undamaged shards and cut off the rest of both files."""
+        self._data_path.touch()
+        self._index_path.touch()
+        lines, end = [], 0
+        for line in self._index_path.read_bytes().splitlines(keepends=True):
+            entry = _parse(line)
+            if entry is None or entry.offset != end or not self._intact(entry):
+                break  # later shards follow the damage in one file or the other
+            self._note(entry)
+            lines.append(line)
+            end += entry.size
+        _truncate(self._index_path, sum(map(len, lines)))
+        _truncate(self._data_path, end)
+
+    def _intact(self, entry: _Entry) -> bool:
+        if self._data_path.stat().st_size < entry.offset + entry.size:
+            return False
+        return self._load(entry).compute_digest() == entry.manifest.digest
+
+
+def _parse(line: bytes) -> _Entry | None:
+    """One line of the index, or None if it is not whole."""
+    try:
+        values = json.loads(line)
+        entry = _Entry(Manifest.from_json(values["manifest"]), values["offset"])
+    except (ValueError, KeyError, TypeError, ShardError):
+        return None
+    return entry if line.endswith(b"\n") and entry.manifest.purpose == TRAIN else None
+
+
+def _truncate(path: Path, size: int) -> None:
+    if path.stat().st_size != size:
+        os.truncate(path, size)
+
+
+def _join(shards: Sequence[Shard]) -> Rows:
+    """Concatenate shards, the rows of each by (image, view)."""
+    images, labels = [], []
+    for shard in shards:
+        order = np.lexsort((shard.views, shard.ids))
+        images.append(shard.images[order])
+        labels.append(shard.arrays()["labels"][order].astype(np.int64))
+    return np.concatenate(images), np.concatenate(labels)

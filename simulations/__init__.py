@@ -1,0 +1,1 @@
+"""Experiments: who takes part, on what engine, and what is written down."""

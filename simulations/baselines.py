@@ -1,0 +1,82 @@
+"""What encryption and collaboration cost and gain: the same data and recipe, trained plain.
+
+Run by the driver, which simulates everybody, never by the provider.
+"""
+
+from collections.abc import Callable
+from statistics import fmean, pstdev
+from typing import Any
+
+import numpy as np
+import torch
+
+from clients.participant import Labelled
+from clients.simulated import Population
+from fedenc import models
+from fedenc.scenario import Scenario
+from fedenc.training.loop import fit
+from fedenc.training.predict import predict
+from server.app import Event
+from server.trainer import recipe
+
+Report = Callable[[Event], None]
+
+
+def measure(scenario: Scenario, report: Report) -> dict[str, Any]:
+    """Accuracies on plain test images of all participants' held-out sets.
+
+    Returns:
+        ``central_plain``: one model on everybody's plain images; ``alone``: one model an owner on
+        its own plain images only, mean and deviation over owners.
+    """
+    population = Population(scenario)
+    owners = [population.participant(i) for i in range(scenario.clients.count)]
+    test = population.dataset.test
+    together = Labelled(
+        np.concatenate([owner.train.images for owner in owners]),
+        np.concatenate([owner.train.labels for owner in owners]),
+    )
+    total = 1 + len(owners)
+    report(Event("baselines", 0, total, "everybody's plain images together"))
+    central = _accuracy(scenario, together, test.images, test.labels)
+    alone = []
+    for i, owner in enumerate(owners):
+        report(Event("baselines", 1 + i, total, f"owner {i} alone"))
+        alone.append(_accuracy(scenario, owner.train, test.images, test.labels))
+    report(Event("baselines", total, total))
+    return {
+        "test_images": len(test.labels),
+        "central_plain": central,
+        "alone": {"mean": fmean(alone), "std": pstdev(alone), "owners": len(alone)},
+    }
+
+
+def _accuracy(scenario: Scenario, train: Labelled, images: Any, labels: Any) -> float:
+    """Train as the provider would, and score the whole test set."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    channels, height, width = train.images.shape[1:]
+    model = models.build(
+        scenario.model.name,
+        channels=channels,
+        classes=int(labels.max()) + 1,
+        size=(height, width),
+        input=scenario.model.input,
+        adapter=scenario.model.adapter,
+        seed=scenario.seed,
+    )
+    run = fit(
+        model,
+        torch.from_numpy(train.images),
+        torch.from_numpy(train.labels),
+        config=recipe(
+            scenario.training,
+            scenario.augmentation,
+            on=scenario.augmentation.domain != "none",
+        ),
+        seed=scenario.seed,
+        device=device,
+    )
+    for _ in run:
+        pass
+    scores = predict(model, torch.from_numpy(np.array(images)), device=device)
+    return float((scores.argmax(1).numpy() == labels).mean())

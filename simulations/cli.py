@@ -1,0 +1,159 @@
+"""The ``fedenc`` command: simulations here, the library's own commands mounted beside them."""
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import fedenc.cli
+from fedenc.errors import FedencError, ScenarioError
+
+app = typer.Typer(
+    name="fedenc",
+    help="Simulate owners who encrypt their images and a server that trains on what it cannot see.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.registered_commands += fedenc.cli.app.registered_commands
+
+_debug = False
+_DEBUG = Annotated[bool, typer.Option("--debug", help="Show a trace with errors.")]
+
+
+@app.callback()
+def options(debug: _DEBUG = False) -> None:
+    """Options that every command takes."""
+    global _debug
+    _debug = debug
+
+
+@app.command()
+def simulate(
+    scenario: Annotated[
+        str | None, typer.Argument(help="A preset's name or a TOML file [default: photos].")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results [default: runs/NAME-TIME].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the same scenario.")
+    ] = False,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Also train on the same data plain.")
+    ] = False,
+) -> None:
+    """Run one experiment: upload, training, inference; results as JSON, Parquet and a table."""
+    from simulations import engine
+
+    engine.quiet()
+    from simulations import console, presets, run
+
+    name, chosen = presets.resolve(scenario, sets or ())
+    folder = out or _default_folder(name, chosen.hash(), resume)
+    terminal = Console()
+    terminal.print(f"Running [bold]{name}[/bold] into {folder}", highlight=False, soft_wrap=True)
+    with console.ProgressView(terminal) as view:
+        done = run.simulate(chosen, folder, resume=resume, baselines=baselines, report=view)
+    console.show(terminal, done.result, str(done.folder))
+
+
+def _default_folder(name: str, digest: str, resume: bool) -> Path:
+    """A new folder under ``runs/``, or the newest unfinished one of the same scenario."""
+    prefix = f"{name}-{digest[:8]}-"
+    if resume:
+        earlier = sorted(Path("runs").glob(f"{prefix}*"))
+        if not earlier:
+            raise ScenarioError(
+                f"no earlier run of this scenario under runs/ ({prefix}*); name its folder by --out"
+            )
+        return earlier[-1]
+    return Path("runs") / f"{prefix}{time.strftime('%Y%m%d-%H%M%S')}"
+
+
+@app.command("presets")
+def list_presets() -> None:
+    """List the scenarios that come with fedenc."""
+    from simulations import presets
+
+    table = Table(box=None)
+    table.add_column("preset", style="bold", no_wrap=True)
+    table.add_column("what it runs")
+    for name in presets.names():
+        table.add_row(name, presets.describe(name))
+    Console().print(table)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices and data found, and whether Flower and Ray can start."""
+    from simulations import doctor as checks
+
+    if not checks.report(Console()):
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """Entry point: a user's error ends in one line and its exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        code = app(standalone_mode=False)
+    except FedencError as error:
+        code = _fail(error)
+    except typer.Exit as stop:
+        code = stop.exit_code
+    except typer.Abort:
+        code = _interrupted()
+    except KeyboardInterrupt:
+        code = _interrupted()
+    except Exception as error:
+        code = _usage(error)
+    sys.stdout.flush()
+    # Ray and Flower leave threads behind when they are interrupted; nothing more is to be saved.
+    os._exit(code if isinstance(code, int) else 0)
+
+
+def _fail(error: FedencError) -> int:
+    if _debug:
+        traceback.print_exc()
+    if isinstance(error, ScenarioError) and len(error.problems) > 1:
+        print(f"fedenc: {len(error.problems)} problems with the scenario:", file=sys.stderr)
+        for problem in error.problems:
+            print(f"  - {problem}", file=sys.stderr)
+    else:
+        print(f"fedenc: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _interrupted() -> int:
+    print("fedenc: interrupted; go on with --resume", file=sys.stderr)
+    return 130
+
+
+def _usage(error: Exception) -> int:
+    """Errors of the command line itself, and defects of fedenc."""
+    import click
+
+    if isinstance(error, click.ClickException):
+        error.show()
+        return error.exit_code
+    if _debug:
+        traceback.print_exc()
+    text = " ".join(str(error).split())[:300]
+    print(
+        f"fedenc: unexpected {type(error).__name__}: {text}; this is a defect of fedenc, please "
+        "report it with the output of --debug",
+        file=sys.stderr,
+    )
+    return 70

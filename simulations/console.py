@@ -1,0 +1,150 @@
+"""What a person sees: progress while a run goes on, and a table when it is done."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from server.app import Event
+
+_TITLES = {
+    "nodes": "start nodes",
+    "upload": "upload",
+    "training": "train",
+    "queries": "answer queries",
+    "score": "score",
+    "baselines": "baselines",
+}
+
+
+class ProgressView:
+    """A bar for each phase, on a terminal; a line for each, elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._tasks: dict[str, TaskID] = {}
+        self._ended: set[str] = set()
+        self._bars = Progress(
+            TextColumn("{task.description:<15}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "ProgressView":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        title = _TITLES.get(event.phase, event.phase)
+        if event.phase not in self._tasks:
+            self._tasks[event.phase] = self._bars.add_task(title, total=event.total, text="")
+        task = self._tasks[event.phase]
+        self._bars.update(task, completed=event.done, total=event.total, text=event.text)
+        if event.done >= event.total and event.phase not in self._ended:
+            self._ended.add(event.phase)
+            if not self._console.is_terminal:
+                self._console.print(f"{title:<15} done   {event.text}".rstrip())
+
+
+def show(console: Console, result: Mapping[str, Any], folder: str) -> None:
+    """Print the result of a run as tables a person understands."""
+    console.print()
+    console.print(_overview(result))
+    if result["accuracy"]:
+        console.print(_accuracy(result))
+    else:
+        console.print("Nobody's queries were answered: there is no accuracy to report.")
+    if failed := result["clients"]["failed"]:
+        console.print(_failures(failed))
+    console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
+
+
+def _overview(result: Mapping[str, Any]) -> Table:
+    clients, upload, training = result["clients"], result["upload"], result["training"]
+    scenario = result["scenario"]
+    encryption = scenario["encryption"]
+    keys = {
+        "same": "one key for everybody",
+        "client": "one key a participant",
+        "image": "an independent key for every image",
+    }[encryption["keys"]]
+    table = Table(show_header=False, title="Run", title_justify="left")
+    table.add_column(style="bold")
+    table.add_column()
+    stayed = f", {clients['plain']} of them plain" if clients["plain"] else ""
+    table.add_row(
+        "participants", f"{clients['uploaded']} of {clients['requested']} uploaded{stayed}"
+    )
+    if encryption["cipher"] != "none":
+        views = f", {encryption['views']} views of each" if encryption["views"] > 1 else ""
+        table.add_row("protection", f"{encryption['cipher']}, {keys}{views} (simulated keys)")
+    else:
+        table.add_row("protection", "none")
+    table.add_row(
+        "upload",
+        f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB in {upload['seconds']:.1f} s"
+        f" ({upload['clients_per_second']:,.1f} participants/s)",
+    )
+    table.add_row(
+        "training",
+        f"{result['model']['name']} on {training['device']}, {training['epochs']} epochs in "
+        f"{training['seconds']:.1f} s ({training['images_per_second']:,.0f} images/s), "
+        f"final loss {training['final_loss']:.3f}",
+    )
+    return table
+
+
+def _accuracy(result: Mapping[str, Any]) -> Table:
+    table = Table(title="Accuracy of the model by kind of query", title_justify="left")
+    for name in ("asked by", "queries", "images", "accuracy", "mean ± std over participants"):
+        table.add_column(name, justify="left" if name in ("asked by", "queries") else "right")
+    outsiders = {k: v for k, v in result.get("outsiders", {}).items() if k != "agreement"}
+    for who, accuracies in (("members", result["accuracy"]), ("outsiders", outsiders)):
+        for condition, a in accuracies.items():
+            spread = f"{a['per_client_mean']:.1%} ± {a['per_client_std']:.1%}"
+            table.add_row(who, condition, f"{a['queries']:,}", f"{a['overall']:.1%}", spread)
+    chance = result.get("chance")
+    if chance is not None:
+        table.add_row("", "guessing", "", f"{chance:.1%}", "", style="dim")
+    agreement = result["agreement"]
+    if agreement["plain_vs_encrypted"] is not None:
+        share = f"{agreement['plain_vs_encrypted']:.1%}"
+        table.add_section()
+        table.add_row("members", "plain and encrypted agree", f"{agreement['pairs']:,}", share, "")
+    if baselines := result.get("baselines"):
+        alone = baselines["alone"]
+        table.add_section()
+        count = f"{baselines['test_images']:,}"
+        table.add_row(
+            "baseline", "plain, all data together", count, f"{baselines['central_plain']:.1%}", ""
+        )
+        spread = f"{alone['mean']:.1%} ± {alone['std']:.1%}"
+        table.add_row("baseline", "plain, each owner alone", count, f"{alone['mean']:.1%}", spread)
+    return table
+
+
+def _failures(failed: list[Mapping[str, Any]]) -> Table:
+    table = Table(title=f"{len(failed)} participants failed", title_justify="left")
+    for name in ("participant", "phase", "reason"):
+        table.add_column(name)
+    for failure in failed[:20]:
+        table.add_row(str(failure["id"]), failure["phase"], failure["reason"])
+    if len(failed) > 20:
+        table.add_row("…", "", f"{len(failed) - 20} more in result.json")
+    return table

@@ -1,0 +1,143 @@
+"""Everything that touches Flower's and Ray's engines, so that they can be changed in one file.
+
+Both apps run in Flower's simulation on its Ray backend. ``run_simulation`` is deprecated but the
+only route to the full backend configuration, which is needed for actors that survive a death.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedenc.errors import EngineError, FedencError, ScenarioError
+from fedenc.scenario import Scenario
+
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+
+
+def quiet() -> None:
+    """Ask Flower and Ray, before they are imported, not to phone home or chat."""
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+
+
+def has_gpu() -> bool:
+    """Whether torch can use a GPU on this machine."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def check(scenario: Scenario) -> list[str]:
+    """What this machine cannot give, found before anything is started."""
+    if scenario.engine.address is None and scenario.server.gpus == 1 and not has_gpu():
+        return [
+            "server.gpus = 1, but torch finds no GPU on this machine; set server.gpus to 0 or "
+            "auto, or give the address of a Ray cluster that has one (engine.address)"
+        ]
+    return []
+
+
+@contextmanager
+def ray_session(address: str | None) -> Iterator[None]:
+    """Join a Ray cluster, or start one on this machine, for the time of a run.
+
+    Raises:
+        EngineError: there is no cluster at ``address``, or Ray cannot start.
+    """
+    quiet()
+    import ray
+
+    options: dict[str, Any] = {
+        "include_dashboard": False,
+        "log_to_driver": False,
+        "logging_level": logging.ERROR,
+        "configure_logging": True,
+    }
+    if address is not None:
+        options = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {"PYTHONPATH": path} | {name: os.environ[name] for name in _QUIET}
+    ours = not ray.is_initialized()
+    try:
+        if ours:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)
+                ray.init(runtime_env={"env_vars": environment}, **options)
+    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+        where = "start on this machine" if address is None else f"be reached at {address!r}"
+        reason = " ".join(str(error).split())[:200]
+        raise EngineError(
+            f"Ray cannot {where}: {reason}; check engine.address with `ray status`"
+        ) from None
+    try:
+        yield
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def simulate(server_app: Any, client_app: Any, scenario: Scenario) -> None:
+    """Run both apps to the end of the server's. Needs an open :func:`ray_session`.
+
+    Raises:
+        FedencError: whatever the server app raised.
+        EngineError: Flower or Ray failed.
+    """
+    from flwr.simulation import run_simulation
+
+    backend = {
+        "client_resources": {
+            "num_cpus": 1,
+            "num_gpus": 0,
+            # A client process that dies comes back, and its message is tried once more; without
+            # these the pool would keep handing out the dead actor.
+            "max_restarts": -1,
+            "max_task_retries": 1,
+        },
+    }
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            run_simulation(
+                server_app=server_app,
+                client_app=client_app,
+                num_supernodes=scenario.clients.nodes,
+                backend_config=backend,  # type: ignore[arg-type]
+            )
+    except FedencError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise EngineError(
+            f"the simulation engine failed: {type(error).__name__}: {reason}; see the log, and "
+            "--debug for the trace"
+        ) from error
+
+
+def redirect_logs(path: Path) -> logging.Handler:
+    """Send Flower's log to a file instead of the console; returns the handler to remove."""
+    quiet()
+    from flwr.supercore import log
+
+    logger: logging.Logger = log.__self__  # type: ignore[attr-defined]
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+    logger.addHandler(handler)
+    logger.propagate = False
+    return handler
+
+
+__all__ = ["ScenarioError", "check", "has_gpu", "quiet", "ray_session", "redirect_logs", "simulate"]

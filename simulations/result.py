@@ -1,0 +1,206 @@
+"""What a run writes down: one ``result.json`` and one row a participant. Reports use nothing else."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+import fedenc
+from fedenc.files import write_atomically
+from fedenc.scenario import Scenario
+from server.answers import Tally
+from server.app import Outcome
+
+RESULT, CLIENTS, LOG = "result.json", "clients.parquet", "log.txt"
+
+
+def build(
+    scenario: Scenario, outcome: Outcome, baselines: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The content of ``result.json``.
+
+    Accuracies are fractions in [0, 1]; ``overall`` weighs every query alike, ``per_client_mean``
+    every participant; times are seconds.
+    """
+    conditions = scenario.conditions()
+    tallies = outcome.answered.tallies
+    members = {i: t for i, t in tallies.items() if i < scenario.clients.count}
+    outsiders = {i: t for i, t in tallies.items() if i >= scenario.clients.count}
+    images = sum(rows for _, rows, _ in outcome.uploads.values())
+    trained = outcome.trained
+    result: dict[str, Any] = {
+        "scenario": scenario.dump(),
+        "scenario_hash": scenario.hash(),
+        "versions": versions(),
+        "hardware": hardware(),
+        "commit": commit(),
+        "keys": {
+            "policy": scenario.encryption.keys,
+            "simulated": True,
+            "views": scenario.encryption.views,
+        },
+        "clients": {
+            "requested": scenario.clients.count,
+            "uploaded": len(outcome.uploads),
+            "plain": sum(cipher == "none" for cipher, _, _ in outcome.uploads.values()),
+            "failed": [vars(f) for f in outcome.failed],
+        },
+        "upload": {
+            "images": images,
+            "bytes": sum(size for _, _, size in outcome.uploads.values()),
+            "seconds": outcome.upload_seconds,
+            "clients_per_second": (len(outcome.uploads) - outcome.resumed)
+            / max(outcome.upload_seconds, 1e-9),
+            "resumed": outcome.resumed,
+        },
+        "training": {
+            "device": trained.device,
+            "threads": trained.threads,
+            "epochs": trained.epochs,
+            "seconds": trained.seconds,
+            "images_per_second": trained.images_per_second,
+            "final_loss": trained.final_loss,
+        },
+        "inference": {
+            "paired": scenario.inference.paired and {"plain", "encrypted"} <= set(conditions)
+        },
+        "accuracy": _accuracies(members, conditions),
+        "agreement": _agreement(members.values()),
+        "model": {"name": scenario.model.name, "sha256": trained.sha256},
+    }
+    if outsiders:
+        result["outsiders"] = _accuracies(outsiders, conditions) | {
+            "agreement": _agreement(outsiders.values())
+        }
+    if baselines is not None:
+        result["baselines"] = dict(baselines)
+    return result
+
+
+def write(folder: Path, scenario: Scenario, outcome: Outcome, result: Mapping[str, Any]) -> None:
+    """Write model and participants first, ``result.json`` last: where it is, all is."""
+    for name, content in outcome.trained.files.items():
+        write_atomically(folder / name, content)
+    table = pa.Table.from_pylist(list(_rows(scenario, outcome)), schema=_schema(scenario))
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    write_atomically(folder / CLIENTS, sink.getvalue().to_pybytes())
+    text = json.dumps(result, indent=2, sort_keys=False, allow_nan=False)
+    write_atomically(folder / RESULT, text.encode() + b"\n")
+
+
+def _accuracies(tallies: Mapping[int, Tally], conditions: Iterable[str]) -> dict[str, Any]:
+    accuracies = {}
+    for condition in conditions:
+        mine = [t for t in tallies.values() if t.total.get(condition)]
+        if not mine:
+            continue
+        each = [t.correct[condition] / t.total[condition] for t in mine]
+        queries = sum(t.total[condition] for t in mine)
+        accuracies[condition] = {
+            "overall": sum(t.correct[condition] for t in mine) / queries,
+            "per_client_mean": fmean(each),
+            "per_client_std": pstdev(each),
+            "queries": queries,
+        }
+    return accuracies
+
+
+def _agreement(tallies: Iterable[Tally]) -> dict[str, float | int | None]:
+    counted = [t for t in tallies if t.pairs]
+    pairs = sum(t.pairs or 0 for t in counted)
+    agree = sum(t.agree or 0 for t in counted)
+    return {"plain_vs_encrypted": agree / pairs if pairs else None, "pairs": pairs}
+
+
+def _schema(scenario: Scenario) -> pa.Schema:
+    fields = [
+        ("id", pa.int64()),
+        ("role", pa.string()),
+        ("cipher", pa.string()),
+        ("uploaded", pa.bool_()),
+        ("images", pa.int64()),
+        ("bytes", pa.int64()),
+        ("failed_phase", pa.string()),
+        ("reason", pa.string()),
+    ]
+    for condition in scenario.conditions():
+        fields += [(f"correct_{condition}", pa.int64()), (f"queries_{condition}", pa.int64())]
+    return pa.schema([*fields, ("agree", pa.int64()), ("pairs", pa.int64())])
+
+
+def _rows(scenario: Scenario, outcome: Outcome) -> Iterable[dict[str, Any]]:
+    failures = {f.id: f for f in outcome.failed}
+    for i in range(scenario.clients.total):
+        cipher, images, size = outcome.uploads.get(i, (None, 0, 0))
+        failure, tally = failures.get(i), outcome.answered.tallies.get(i)
+        row: dict[str, Any] = {
+            "id": i,
+            "role": "member" if i < scenario.clients.count else "outsider",
+            "cipher": cipher,
+            "uploaded": i in outcome.uploads,
+            "images": images,
+            "bytes": size,
+            "failed_phase": failure.phase if failure else None,
+            "reason": failure.reason if failure else None,
+            "agree": tally.agree if tally else None,
+            "pairs": tally.pairs if tally else None,
+        }
+        for condition in scenario.conditions():
+            row[f"correct_{condition}"] = tally.correct.get(condition) if tally else None
+            row[f"queries_{condition}"] = tally.total.get(condition) if tally else None
+        yield row
+
+
+def versions() -> dict[str, str]:
+    """Versions of all that decides a result."""
+    packages = ("torch", "torchvision", "numpy", "flwr", "ray", "cryptography", "scikit-image")
+    found = {"fedenc": fedenc.__version__, "python": platform.python_version()}
+    return found | {name: metadata.version(name) for name in packages}
+
+
+def hardware() -> dict[str, Any]:
+    """The machine a figure was measured on."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
+        model = names[0].partition(":")[2].strip() if names else model
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "memory_bytes": memory,
+        "gpus": gpus,
+        "system": platform.platform(),
+    }
+
+
+def commit() -> str | None:
+    """The commit of a source checkout, with ``-dirty`` if it was changed; None when installed."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip()
