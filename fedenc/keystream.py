@@ -207,23 +207,27 @@ class Keystream:
         self, values: npt.NDArray[Any], spare: npt.NDArray[Any], limit: int
     ) -> None:
         """Overwrite the rejected words of values (U, n) with accepted words of spare (U, s)."""
-        width = values.shape[1]
-        where = np.flatnonzero(values >= limit)
-        if not where.size:
-            return
-        stream = where // width
+        streams, width = values.shape
+        flat = values.reshape(-1)  # a view: the caller's copy is contiguous
+        where = np.flatnonzero(flat >= limit)
+        first = np.searchsorted(where, np.arange(streams + 1) * width)
+        demand = np.diff(first)
         accepted = spare < limit
         supply = np.count_nonzero(accepted, axis=1)
-        demand = np.bincount(stream, minlength=self.streams)
-        # served: which of its stream's rejected words each one is, counted from 0
-        served = np.arange(where.size) - (np.cumsum(demand) - demand)[stream]
-        enough = served < supply[stream]
-        begin = np.cumsum(supply) - supply
-        flat = values.reshape(-1)
-        flat[where[enough]] = spare[accepted][(begin[stream] + served)[enough]]
-        for index in np.unique(stream[~enough]):
-            holes = where[(stream == index) & ~enough]
-            flat[holes] = self._refill_words(int(index), values.dtype, limit, holes.size)
+        offset = np.cumsum(supply) - supply
+        if (demand <= supply).all():
+            # rejected word i of all is number i − first of its stream, and so is its substitute
+            flat[where] = spare[accepted][
+                np.arange(where.size) + np.repeat(offset - first[:-1], demand)
+            ]
+            return
+        for stream in range(streams):
+            holes = where[first[stream] : first[stream + 1]]
+            found = spare[stream][accepted[stream]]
+            if found.size < holes.size:
+                more = self._refill_words(stream, values.dtype, limit, holes.size - found.size)
+                found = np.concatenate((found, more))
+            flat[holes] = found[: holes.size]
 
     def _refill(self, stream: int) -> CipherContext:
         return _stream(self._subkeys[stream], bytes(8) + self._draws.to_bytes(8, "little"))

@@ -33,7 +33,12 @@ def color_shuffle(images: Tensor, codes: Tensor) -> Tensor:
         images: uint8 (N, 3, H, W).
         codes: uint8 in 0 to 5, broadcastable to (N, H, W).
     """
-    return _exchange(images.clone(), codes, ((0, 1), (0, 2), (1, 2)))
+    return color_shuffle_(images.clone(), codes)
+
+
+def color_shuffle_(images: Tensor, codes: Tensor) -> Tensor:
+    """``color_shuffle`` in place."""
+    return _exchange(images, codes, ((0, 1), (0, 2), (1, 2)))
 
 
 def color_unshuffle(images: Tensor, codes: Tensor) -> Tensor:
@@ -47,11 +52,11 @@ def _exchange(images: Tensor, codes: Tensor, order: tuple[tuple[int, int], ...])
     Every permutation of three channels is a product of three conditional exchanges, and those run
     as bytewise logic: an order of magnitude faster than gathering by index.
     """
-    # code = 2·k + s: bring channel k to the front by (0 1) and (0 2), then swap the rest if s = 1
+    # code = 2·k + s: bring channel k to the front, then exchange the other two if s = 1
     masks = {
-        (0, 1): _mask(codes >= 2),
-        (0, 2): _mask(codes >= 4),
-        (1, 2): (codes & 1).neg(),
+        (0, 1): (codes >> 1).clamp_(max=1).neg_(),
+        (0, 2): (codes >> 2).neg_(),
+        (1, 2): (codes & 1).neg_(),
     }
     for first, second in order:
         left, right = images[:, first], images[:, second]
@@ -59,8 +64,3 @@ def _exchange(images: Tensor, codes: Tensor, order: tuple[tuple[int, int], ...])
         left ^= difference
         right ^= difference
     return images
-
-
-def _mask(condition: Tensor) -> Tensor:
-    """Bool to bytes: 255 where true."""
-    return condition.view(torch.uint8).neg()

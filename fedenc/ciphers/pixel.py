@@ -68,7 +68,7 @@ class Pixel(Cipher):
 
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
         negated = functional.negative_positive(images, key[0])
-        return functional.color_shuffle(negated, key[1]) if self.color_shuffle else negated
+        return functional.color_shuffle_(negated, key[1]) if self.color_shuffle else negated
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         restored = functional.color_unshuffle(images, key[1]) if self.color_shuffle else images
