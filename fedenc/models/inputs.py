@@ -1,0 +1,112 @@
+"""The input stage: uint8 images to normalised floats, and features that a cipher cannot change.
+
+Negative-positive transformation (NP) maps a value p to p or 255 − p; colour shuffling (CS) permutes
+a pixel's channels (Sirichotedumrong, Kinoshita & Kiya, IEEE Access 2019). Hence
+
+* ``min(p, 255 − p)`` per channel does not change under NP, and
+* the same, sorted over the channels, changes under neither,
+
+for any key. Folding happens in uint8, before any float, so that a plain image and every ciphertext
+of it enter the network as the same bits. These features are complete: with independent uniform
+keys nothing else about the pixel is left to learn. They are also exactly what any observer sees.
+"""
+
+import math
+from typing import Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fedenc.errors import TrainingError
+
+InputKind = Literal["raw", "invariant", "invariant-np"]
+KINDS: tuple[str, ...] = get_args(InputKind)
+
+
+def fold(images: Tensor) -> Tensor:
+    """``min(p, 255 − p)``: uint8 of any shape to uint8 in 0..127, invariant under NP."""
+    return torch.minimum(images, 255 - images)
+
+
+def fold_sorted(images: Tensor) -> Tensor:
+    """Fold, then sort each pixel's channels in ascending order: invariant under NP and CS.
+
+    uint8 N×C×H×W to the same shape.
+    """
+    folded = fold(images)
+    if folded.shape[1] != 3:
+        return folded.sort(dim=1).values
+    # Three comparators; a general sort along a dimension of three is some thirty times slower.
+    a, b, c = folded.unbind(1)
+    a, b = torch.minimum(a, b), torch.maximum(a, b)
+    b, c = torch.minimum(b, c), torch.maximum(b, c)
+    a, b = torch.minimum(a, b), torch.maximum(a, b)
+    return torch.stack((a, b, c), dim=1)
+
+
+class InputStage(nn.Module):
+    """uint8 N×C×H×W to float32 of the same shape, zero mean and unit deviation a channel.
+
+    ``mean`` and ``std`` (float32, C values in [0, 1]) are buffers and travel with the weights. They
+    are measured on the images that the model trains on, after folding, by ``measure``; until then
+    they centre the stage's nominal range.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int, kind: str = "raw") -> None:
+        super().__init__()
+        if kind not in KINDS:
+            raise TrainingError(f"input is {kind!r}; expected one of {', '.join(KINDS)}")
+        self.kind = cast(InputKind, kind)
+        self.channels = channels
+        centre, spread = (0.5, 0.25) if kind == "raw" else (0.25, 0.125)
+        self.register_buffer("mean", torch.full((channels,), centre))
+        self.register_buffer("std", torch.full((channels,), spread))
+
+    def features(self, images: Tensor) -> Tensor:
+        """What the network is allowed to see, still uint8."""
+        if self.kind == "raw":
+            return images
+        return fold(images) if self.kind == "invariant-np" else fold_sorted(images)
+
+    @torch.no_grad()
+    def measure(self, images: Tensor, *, chunk: int = 4096) -> None:
+        """Set the statistics to those of ``images`` (uint8 N×C×H×W).
+
+        Counted as a histogram of the 256 values, so the result is exact: it depends neither on the
+        order of the images nor on the number of threads, and needs no float copy of the pool.
+        """
+        counts = torch.zeros(self.channels, 256, dtype=torch.int64, device=images.device)
+        offsets = 256 * torch.arange(self.channels, device=images.device).view(1, -1, 1, 1)
+        for part in torch.split(images, chunk):
+            values = (self.features(part) + offsets).flatten()
+            counts += torch.bincount(values, minlength=counts.numel()).view_as(counts)
+        weights = counts.to("cpu", torch.float64)
+        weights /= weights.sum(dim=1, keepdim=True)
+        levels = torch.arange(256, dtype=torch.float64) / 255
+        mean = weights @ levels
+        variance = (weights * (levels - mean[:, None]) ** 2).sum(dim=1)
+        # A constant channel carries nothing; a unit of one grey level keeps it finite.
+        self.set(mean.tolist(), variance.sqrt().clamp_min(1 / 255).tolist())
+
+    def set(self, mean: list[float], std: list[float]) -> None:
+        """Fix the statistics (a paper's, say), as fractions of 255, one a channel."""
+        if len(mean) != self.channels or len(std) != self.channels:
+            raise TrainingError(
+                f"input statistics have {len(mean)} means and {len(std)} deviations; "
+                f"expected {self.channels} of each, one a channel"
+            )
+        if not all(math.isfinite(s) and s > 0 for s in std):
+            raise TrainingError(f"input deviations are {std}; expected positive numbers")
+        self.mean.copy_(torch.tensor(mean, dtype=torch.float64))
+        self.std.copy_(torch.tensor(std, dtype=torch.float64))
+
+    def forward(self, images: Tensor) -> Tensor:
+        scale = (1 / (255 * self.std)).view(1, -1, 1, 1)
+        shift = (-self.mean / self.std).view(1, -1, 1, 1)
+        return torch.addcmul(shift, self.features(images).to(scale.dtype), scale)
+
+    def extra_repr(self) -> str:
+        return f"channels={self.channels}, kind={self.kind!r}"

@@ -1,0 +1,38 @@
+"""A network as it is trained and stored: input stage, optional adapter, body."""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from fedenc.models.inputs import InputStage
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """All that is needed to build the network again; stored beside its weights."""
+
+    name: str
+    channels: int
+    classes: int
+    size: tuple[int, int]  # height, width in pixels
+    input: str = "raw"
+    adapter: str | None = None
+
+
+class Network(nn.Module):
+    """uint8 N×C×H×W images to float N×classes logits.
+
+    ``input`` normalises, ``adapter`` (identity unless asked for) undoes what it can of a cipher,
+    ``body`` is the published classifier.
+    """
+
+    def __init__(self, architecture: Architecture, adapter: nn.Module, body: nn.Module) -> None:
+        super().__init__()
+        self.architecture = architecture
+        self.input = InputStage(architecture.channels, architecture.input)
+        self.adapter = adapter
+        self.body = body
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.body(self.adapter(self.input(images)))
+        return logits

@@ -1,0 +1,142 @@
+"""Checkpoints and model directories: safetensors and JSON, written whole or not at all.
+
+A checkpoint is one safetensors container whose header carries a JSON document; nothing in it is
+executed when it is read. A model directory holds ``model.safetensors`` and ``config.json``.
+"""
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from fedenc import models
+from fedenc.errors import TrainingError
+from fedenc.models.network import Network
+
+_KEY = "fedenc"  # the header's only entry: safetensors does not keep the order of several
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+VERSION = 1
+
+
+def pack(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> bytes:
+    """Tensors and a JSON document as bytes; equal content gives equal bytes."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    header = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=True)
+    return safetensors.torch.save(plain, {_KEY: header})
+
+
+def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The inverse of ``pack``; TrainingError if the bytes are not whole."""
+    try:
+        tensors = safetensors.torch.load(data)
+        length = int.from_bytes(data[:8], "little")
+        document = json.loads(json.loads(data[8 : 8 + length])["__metadata__"][_KEY])
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise TrainingError(
+            f"checkpoint of {len(data)} bytes is damaged or not one of ours ({error}); "
+            "take an older one, or start again without it"
+        ) from error
+    return tensors, document
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Replace ``path`` by ``data``: a crash leaves the old file or the new one, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)  # the rename itself must survive a power cut
+    finally:
+        os.close(directory)
+
+
+def read(path: Path) -> bytes:
+    """A checkpoint's bytes; TrainingError if there is no such file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise TrainingError(f"cannot read checkpoint {path}: {error.strerror}") from error
+
+
+def weights_sha256(model: torch.nn.Module) -> str:
+    """SHA-256 over all parameters and buffers, sorted by name: name, dtype, shape and bytes.
+
+    It does not depend on the device or on the memory layout.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        plain = tensor.detach().cpu().contiguous()
+        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode() + b"\n")
+        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save_model(directory: Path, model: Network, *, details: Mapping[str, Any] | None = None) -> str:
+    """Write a model directory and return the SHA-256 of the weights.
+
+    ``details`` (JSON values: class names, training configuration, ...) is kept in ``config.json``.
+    """
+    sha256 = weights_sha256(model)
+    config = {
+        "format": VERSION,
+        "architecture": asdict(model.architecture),
+        "sha256": sha256,
+        "details": dict(details or {}),
+    }
+    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    write_atomic(directory / WEIGHTS, safetensors.torch.save(weights))
+    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    write_atomic(directory / CONFIG, text.encode())
+    return sha256
+
+
+def load_model(directory: Path) -> tuple[Network, dict[str, Any]]:
+    """The network of a model directory, in evaluation mode on the CPU, and its ``details``.
+
+    TrainingError if a file is missing, damaged, or the two do not belong together.
+    """
+    try:
+        config = json.loads((directory / CONFIG).read_bytes())
+        tensors = safetensors.torch.load((directory / WEIGHTS).read_bytes())
+        found = config["format"]
+        if found != VERSION:
+            raise TrainingError(
+                f"{directory / CONFIG} has format {found!r}; this version reads {VERSION}"
+            )
+        architecture = config["architecture"]
+        size = tuple(architecture.pop("size"))
+        model = models.build(**architecture, size=size)
+        model.load_state_dict(tensors)
+        expected, details = config["sha256"], dict(config["details"])
+    except OSError as error:
+        raise TrainingError(
+            f"{error.filename} cannot be read ({error.strerror}); "
+            f"a model directory holds {WEIGHTS} and {CONFIG}"
+        ) from error
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise TrainingError(f"{directory} is not a usable model directory: {reason}") from error
+    if weights_sha256(model) != expected:
+        raise TrainingError(
+            f"{directory / WEIGHTS} does not have the digest that {CONFIG} names; "
+            "copy both files from the same run"
+        )
+    return model.eval(), details

@@ -1,0 +1,69 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from fedenc import models
+from fedenc.errors import TrainingError
+from fedenc.models.resnet import PaddedShortcut
+
+# Trainable parameters for RGB and ten classes. ResNet-20: 0.27 M, He et al. 2016, table 6.
+PARAMETERS = {"resnet20": 269_722}
+
+
+def trainable(module: torch.nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_parameter_counts_are_the_published_ones(name):
+    model = models.build(name, channels=3, classes=10, size=(32, 32))
+    assert trainable(model) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", models.names())
+@pytest.mark.parametrize(("channels", "size"), [(1, (32, 32)), (3, (32, 40)), (4, (48, 32))])
+def test_any_channels_size_and_class_count(name, channels, size):
+    model = models.build(name, channels=channels, classes=7, size=size).eval()
+    images = torch.zeros(2, channels, *size, dtype=torch.uint8)
+    logits = model(images)
+    assert logits.shape == (2, 7)
+    assert logits.isfinite().all()
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_weights_follow_from_the_seed_and_global_state_is_left_alone(name):
+    def weights(seed):
+        model = models.build(name, channels=3, classes=10, size=(32, 32), seed=seed)
+        return torch.cat([p.flatten() for p in model.parameters()])
+
+    before = torch.get_rng_state()
+    first = weights(1)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.rand(3)
+    assert torch.equal(weights(1), first)
+    assert not torch.equal(weights(2), first)
+
+
+def test_option_a_shortcut_subsamples_and_pads_with_zeros():
+    x = torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+    y = PaddedShortcut(4, 8)(x)
+    assert y.shape == (2, 8, 3, 3)
+    assert torch.equal(y[:, 2:6], x[:, :, ::2, ::2])
+    assert not y[:, :2].any()
+    assert not y[:, 6:].any()
+
+
+def test_bad_arguments_are_refused_together():
+    with pytest.raises(TrainingError, match="'resnet21'; expected one of resnet20"):
+        models.build("resnet21", channels=3, classes=10, size=(32, 32))
+    with pytest.raises(TrainingError, match=r"channels is 0.*classes is 1.*width is 2"):
+        models.build("resnet20", channels=0, classes=1, size=(32, 2))
+    with pytest.raises(TrainingError, match="input"):
+        models.build("resnet20", channels=3, classes=10, size=(32, 32), input="cooked")
+
+
+def test_names_are_known_without_loading_torch():
+    code = "import sys, fedenc.models; fedenc.models.names(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,101 @@
+import json
+
+import pytest
+import torch
+
+from fedenc import models
+from fedenc.errors import TrainingError
+from fedenc.models.network import Network
+from fedenc.training import checkpoint
+from fedenc.training.predict import predict
+
+CPU = torch.device("cpu")
+
+
+def network(seed: int = 0) -> Network:
+    return models.build("resnet20", channels=3, classes=5, size=(8, 8), seed=seed)
+
+
+def test_pack_and_unpack():
+    tensors = {
+        "a": torch.arange(12.0).view(3, 4),
+        "b": torch.tensor(7),
+        "c": torch.randn(2, 3, 4, 5).to(memory_format=torch.channels_last),
+        "d": torch.tensor([1.5, 2.5], dtype=torch.bfloat16),
+    }
+    document = {"step": 3, "ä": [1, 2.5, None, True, "x"]}
+    data = checkpoint.pack(tensors, document)
+    found, read = checkpoint.unpack(data)
+    assert read == document
+    assert found.keys() == tensors.keys()
+    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert checkpoint.pack(dict(reversed(tensors.items())), document) == data
+
+
+def test_damage_is_one_clear_error():
+    data = checkpoint.pack({"a": torch.zeros(100)}, {"step": 1})
+    for damaged in (b"", b"junk", data[:-1], data[:20], data.replace(b"fedenc", b"fedora")):
+        with pytest.raises(TrainingError, match="damaged or not one of ours"):
+            checkpoint.unpack(damaged)
+
+
+def test_a_write_replaces_whole_files_and_leaves_nothing_behind(tmp_path, monkeypatch):
+    path = tmp_path / "deep" / "state"
+    checkpoint.write_atomic(path, b"one")
+
+    def fail(*_):
+        raise OSError("disk gone")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.os, "replace", fail)
+        with pytest.raises(OSError, match="disk gone"):
+            checkpoint.write_atomic(path, b"two")
+    assert checkpoint.read(path) == b"one"
+    assert [p.name for p in path.parent.iterdir()] == ["state"]
+    with pytest.raises(TrainingError, match="No such file"):
+        checkpoint.read(tmp_path / "absent")
+
+
+def test_the_digest_ignores_memory_layout_and_sees_every_bit():
+    model = network()
+    digest = checkpoint.weights_sha256(model)
+    assert checkpoint.weights_sha256(model.to(memory_format=torch.channels_last)) == digest
+    assert checkpoint.weights_sha256(network(1)) != digest
+    model.input.mean[0] += 1e-7
+    assert checkpoint.weights_sha256(model) != digest
+
+
+def test_a_model_directory_comes_back_the_same(tmp_path):
+    model = network()
+    sha256 = checkpoint.save_model(tmp_path / "m", model, details={"classes": ["a", "b"]})
+    loaded, details = checkpoint.load_model(tmp_path / "m")
+    assert details == {"classes": ["a", "b"]}
+    assert loaded.architecture == model.architecture
+    assert checkpoint.weights_sha256(loaded) == sha256
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    assert torch.equal(predict(loaded, images, device=CPU), predict(model, images, device=CPU))
+
+
+def test_an_unusable_model_directory_says_why(tmp_path):
+    with pytest.raises(TrainingError, match=r"config\.json cannot be read \(No such file"):
+        checkpoint.load_model(tmp_path)
+    checkpoint.save_model(tmp_path, network())
+    config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
+
+    def rewrite(**changes):
+        (tmp_path / checkpoint.CONFIG).write_text(json.dumps(config | changes))
+
+    rewrite(format=99)
+    with pytest.raises(TrainingError, match="has format 99; this version reads 1"):
+        checkpoint.load_model(tmp_path)
+    rewrite(sha256="0" * 64)
+    with pytest.raises(TrainingError, match="does not have the digest"):
+        checkpoint.load_model(tmp_path)
+    rewrite(architecture=config["architecture"] | {"classes": 6})
+    with pytest.raises(TrainingError, match="not a usable model directory"):
+        checkpoint.load_model(tmp_path)
+    rewrite()
+    weights = tmp_path / checkpoint.WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(TrainingError, match="not a usable model directory"):
+        checkpoint.load_model(tmp_path)
