@@ -161,7 +161,7 @@ def _settle(answer: Answer, roster: Roster, phase: Phase) -> None:
             if (facts := _learn(answer, roster)) is not None:
                 served, refused = phase.accept(answer, facts)
                 refused = _stated(facts) | refused
-                reason = f"its node answered after {answer.seconds:.1f} s, but not for it"
+                reason = f"its node answered, but not for it within {answer.seconds:.1f} s"
         except ShardError as error:
             reason = f"unreadable answer: {error}"
     if answer.request.participants is None:

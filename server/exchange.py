@@ -1,20 +1,22 @@
 """Messages out, replies in: bounded in flight, patient with the slow, deaf to the lost.
 
 Flower's grid may return a reply late, as an error, or never. Requests go out through a window, so
-that neither the link's memory nor its queues grow with the number of nodes. A request is given up
+that neither the link's memory nor its queues grow with the number of nodes. Requests are given up
 when *nobody* has answered for ``deadline`` seconds: nodes share client processes in a simulation,
-so one that sleeps holds up others that are well, and they must not be blamed for the wait.
+so one that sleeps holds up others that are well, and they must not be blamed for the wait. For the
+same reason the time that processes take to start is measured and added: one that dies starts anew.
 """
 
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flwr.app import Message, RecordDict
+from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 _POLL = 0.02  # seconds between looks at an idle link
-_GRACE = 1.0  # seconds a reply sent at the deadline may take to arrive
+_START_TIMEOUT = 120.0  # seconds, at least, until the first answer of all
+_STARTS = 3  # process starts that may lie between two answers
 _WINDOW = (4, 64)  # requests in flight: at least, at most
 _IN_FLIGHT = 128 << 20  # bytes of replies that may wait at once, judged by the largest one seen
 
@@ -48,6 +50,8 @@ class Exchange:
     _sent: dict[str, tuple[Request, float]] = field(default_factory=dict)
     _given_up: dict[str, tuple[Request, float]] = field(default_factory=dict)
     _largest: int = 0
+    _began: float = field(default_factory=time.monotonic)
+    _startup: float | None = None  # seconds until the first answer of all
 
     def ask(self, requests: Iterable[Request]) -> Iterator[list[Answer]]:
         """Yield answers in batches as they arrive, until every request has one or is given up.
@@ -71,11 +75,17 @@ class Exchange:
             if answers:
                 last = time.monotonic()
                 yield answers
-            elif time.monotonic() - last > self.deadline + _GRACE:
+            elif time.monotonic() - last > self._patience():
                 yield self._give_up()
                 last = time.monotonic()
             else:
                 time.sleep(_POLL)
+
+    def _patience(self) -> float:
+        """Seconds without an answer from anybody after which none is expected any more."""
+        if self._startup is None:
+            return max(self.deadline, _START_TIMEOUT)
+        return self.deadline + _STARTS * self._startup
 
     def _window(self) -> int:
         least, most = _WINDOW
@@ -98,9 +108,10 @@ class Exchange:
             self._sent.pop(key, None)
             self._given_up.pop(key, None)
             seconds = time.monotonic() - since
+            if self._startup is None:
+                self._startup = time.monotonic() - self._began
             if reply.has_error():
-                reason = " ".join(str(reply.error.reason or f"code {reply.error.code}").split())
-                answers.append(Answer(request, None, f"node failed: {reason[:200]}", seconds))
+                answers.append(Answer(request, None, _reason(reply.error), seconds))
             else:
                 self._largest = max(self._largest, _size(reply.content))
                 answers.append(Answer(request, reply.content, "", seconds))
@@ -115,6 +126,14 @@ class Exchange:
         self._given_up |= self._sent
         self._sent = {}
         return answers
+
+
+def _reason(error: Error) -> str:
+    """A node's failure in few words. In a simulation Ray reports a dead process at length."""
+    text = " ".join(str(error.reason or f"error code {error.code}").split())
+    if "ray.exceptions.Actor" in text or "ray.exceptions.WorkerCrashed" in text:
+        return "its process died"
+    return f"its node failed: {text[:200]}"
 
 
 def _size(content: RecordDict) -> int:
