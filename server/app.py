@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flwr.app import Context
-from flwr.serverapp import Grid, ServerApp
+from flwr.serverapp import Grid
 
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
@@ -20,7 +19,7 @@ from server.pool import Pool
 from server.trainer import Trained, Trainer
 from server.uploads import collect_uploads
 
-_NODES_TIMEOUT = 120.0  # seconds to wait for nodes to register
+_NODES_TIMEOUT = 60.0  # seconds to wait for nodes to register
 
 
 @dataclass(frozen=True)
@@ -46,31 +45,6 @@ class Outcome:
     trained: Trained
     answered: Answered
     failed: list[Failure]
-
-
-def make(
-    view_of: Callable[[Context], ProviderView],
-    nodes_of: Callable[[Context], int],
-    folder: Path,
-    report: Report,
-    done: Callable[[Outcome], None],
-) -> ServerApp:
-    """The ServerApp.
-
-    Args:
-        view_of: from Flower's context to what the provider is told.
-        nodes_of: how many Flower nodes to wait for.
-        folder: where the pool and checkpoints are kept; an earlier run's are taken over.
-        report: told about progress.
-        done: receives the outcome.
-    """
-    app = ServerApp()
-
-    @app.main()
-    def main(grid: Grid, context: Context) -> None:
-        done(serve(grid, view_of(context), nodes_of(context), folder, report))
-
-    return app
 
 
 def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report: Report) -> Outcome:

@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
+import fedenc.cli
 import typer
 from rich.console import Console
 from rich.table import Table
 
-import fedenc.cli
 from fedenc.errors import FedencError, ScenarioError
 
 app = typer.Typer(
@@ -157,3 +157,7 @@ def _usage(error: Exception) -> int:
         file=sys.stderr,
     )
     return 70
+
+
+if __name__ == "__main__":
+    main()

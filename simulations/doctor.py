@@ -70,7 +70,7 @@ def _ray() -> list[Finding]:
         with engine.ray_session(address):
             import ray
 
-            found = ray.cluster_resources()
+            found = ray.cluster_resources()  # type: ignore[no-untyped-call]
         cpus, gpus = found.get("CPU", 0), found.get("GPU", 0)
         return [("ray cluster", True, f"{cpus:g} CPUs, {gpus:g} GPUs")]
     except FedencError as error:

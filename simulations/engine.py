@@ -12,14 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedenc.errors import EngineError, FedencError, ScenarioError
+from fedenc.errors import EngineError, FedencError
 from fedenc.scenario import Scenario
 
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "RAY_DEDUP_LOGS": "0",
+    # Words of workers and raylets: failures reach us as exceptions and are reported once.
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
@@ -125,19 +126,19 @@ def simulate(server_app: Any, client_app: Any, scenario: Scenario) -> None:
         ) from error
 
 
-def redirect_logs(path: Path) -> logging.Handler:
-    """Send Flower's log to a file instead of the console; returns the handler to remove."""
+@contextmanager
+def logs_in(path: Path) -> Iterator[None]:
+    """Send Flower's log to a file instead of the console."""
     quiet()
-    from flwr.supercore import log
+    from flwr.supercore.logger import FLOWER_LOGGER as logger
 
-    logger: logging.Logger = log.__self__  # type: ignore[attr-defined]
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setLevel(logging.INFO)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    for old in list(logger.handlers):
-        logger.removeHandler(old)
-    logger.addHandler(handler)
-    logger.propagate = False
-    return handler
-
-
-__all__ = ["ScenarioError", "check", "has_gpu", "quiet", "ray_session", "redirect_logs", "simulate"]
+    before, propagated = logger.handlers[:], logger.propagate
+    logger.handlers[:], logger.propagate = [handler], False
+    try:
+        yield
+    finally:
+        logger.handlers[:], logger.propagate = before, propagated
+        handler.close()

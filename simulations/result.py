@@ -1,4 +1,4 @@
-"""What a run writes down: one ``result.json`` and one row a participant. Reports use nothing else."""
+"""What a run writes down: one ``result.json`` and a row a participant. Reports use only these."""
 
 import json
 import os
@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 import fedenc
 from fedenc.files import write_atomically
-from fedenc.scenario import Scenario
+from fedenc.scenario import ProviderView, Scenario
 from server.answers import Tally
 from server.app import Outcome
 
@@ -23,7 +23,10 @@ RESULT, CLIENTS, LOG = "result.json", "clients.parquet", "log.txt"
 
 
 def build(
-    scenario: Scenario, outcome: Outcome, baselines: Mapping[str, Any] | None = None
+    scenario: Scenario,
+    seen: ProviderView,
+    outcome: Outcome,
+    baselines: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``result.json``.
 
@@ -72,6 +75,7 @@ def build(
         "inference": {
             "paired": scenario.inference.paired and {"plain", "encrypted"} <= set(conditions)
         },
+        "chance": 1 / seen.classes,
         "accuracy": _accuracies(members, conditions),
         "agreement": _agreement(members.values()),
         "model": {"name": scenario.model.name, "sha256": trained.sha256},

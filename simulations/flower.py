@@ -1,0 +1,78 @@
+"""The same two apps for ``flwr run``: scenario and overrides come from Flower's run configuration.
+
+``scenario`` names a preset or a TOML file, ``set`` holds overrides separated by semicolons, ``out``
+is the folder for results. The seed of the simulated keys never travels in the configuration, which
+the provider's side sees: participants read it from their own machine.
+"""
+
+import functools
+import time
+from pathlib import Path
+
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+import clients.app
+from clients.simulated import Population
+from fedenc.errors import EngineError, ScenarioError
+from fedenc.scenario import ProviderView, Scenario
+from server.app import Event, Outcome, serve
+from simulations import presets, run
+from simulations.view import settle
+
+
+def scenario_of(context: Context) -> tuple[str, Scenario]:
+    """The scenario that a run configuration describes, and its short name.
+
+    Raises:
+        ScenarioError: it has problems, or carries the seed of the keys.
+    """
+    config = context.run_config
+    text = str(config.get("set") or "")
+    overrides = tuple(part.strip() for part in text.split(";") if part.strip())
+    return _resolve(str(config.get("scenario") or presets.DEFAULT), overrides)
+
+
+@functools.lru_cache(maxsize=2)
+def _resolve(name: str, overrides: tuple[str, ...]) -> tuple[str, Scenario]:
+    name, scenario = presets.resolve(name, overrides)
+    if scenario.encryption.seed is not None:
+        raise ScenarioError(
+            "encryption.seed must not travel in Flower's run configuration, which the provider "
+            f"sees; leave it out, and every machine uses its own ({presets.DEFAULT!r} does)"
+        )
+    return name, scenario
+
+
+def _host(context: Context) -> Population:
+    return run.host(settle(scenario_of(context)[1]), context)
+
+
+client_app = clients.app.make(_host)
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the provider's side and write down the result."""
+    name, scenario = scenario_of(context)
+    settled, nodes = settle(scenario), scenario.clients.nodes
+    out = context.run_config.get("out") or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder = Path(str(out))
+
+    def perform(seen: ProviderView, report: run.Report) -> Outcome:
+        try:
+            return serve(grid, seen, nodes, folder / run.PROVIDER, report)
+        except EngineError as error:
+            hint = f"the scenario needs --federation-config 'num-supernodes={nodes}'"
+            raise EngineError(f"{error} ({hint})") from None
+
+    run.record(settled, folder, perform, report=_say)
+
+
+def _say(event: Event) -> None:
+    if event.done in (0, event.total):
+        print(
+            f"fedenc: {event.phase} {event.done:g}/{event.total:g} {event.text}".rstrip(),
+            flush=True,
+        )

@@ -1,0 +1,74 @@
+"""A run's folder: one scenario's, one process's at a time."""
+
+import contextlib
+import fcntl
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from fedenc.errors import EngineError, ScenarioError
+from fedenc.files import write_atomically
+from fedenc.scenario import Scenario
+
+SCENARIO = "scenario.json"
+_NO_MATTER = re.compile(r"engine\.|clients\.per_node$")  # may differ when a run is resumed
+
+
+@contextlib.contextmanager
+def occupied(folder: Path, scenario: Scenario, resume: bool) -> Iterator[None]:
+    """Make the folder this run's alone.
+
+    Raises:
+        ScenarioError: it holds another run, or another scenario's.
+        EngineError: another process is running there.
+    """
+    recorded = folder / SCENARIO
+    if folder.exists() and not folder.is_dir():
+        raise ScenarioError(f"--out {folder} is a file; name a folder")
+    if not resume and folder.exists() and any(folder.iterdir()):
+        raise ScenarioError(f"{folder} is not empty; name another folder or use --resume")
+    if resume and recorded.exists():
+        _same_scenario(json.loads(recorded.read_text()), scenario, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise EngineError(f"another run is going on in {folder}; wait for it to end") from None
+        text = json.dumps(scenario.dump(), indent=2)
+        write_atomically(recorded, text.encode() + b"\n", mode=0o600)  # it holds the keys' seed
+        yield
+
+
+def _same_scenario(old: dict[str, Any], scenario: Scenario, folder: Path) -> None:
+    """Refuse to go on with another scenario's uploads."""
+    flat_old, flat_new = _flat(old), _flat(scenario.dump())
+    different = sorted(
+        key
+        for key in flat_old.keys() | flat_new.keys()
+        if flat_old.get(key) != flat_new.get(key)
+        and not re.match(r"engine\.|clients\.per_node", key)
+    )
+    if different:
+        shown = "; ".join(
+            f"{k}: {flat_old.get(k)!r} then, {flat_new.get(k)!r} now"
+            for k in different
+            if k != "encryption.seed"
+        )
+        raise ScenarioError(
+            f"{folder} was begun under another scenario ({shown or 'other keys'}); resume with "
+            "the same one, or start in another folder"
+        )
+
+
+def _flat(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested sections as ``section.key``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict) and key != "options":
+            flat |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            flat[key] = value
+    return flat

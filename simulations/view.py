@@ -1,0 +1,76 @@
+"""From a scenario to what each side of it is given, with every problem found on the way."""
+
+from clients.simulated import Population
+from fedenc import models
+from fedenc.data import NAMES
+from fedenc.data.augment import AUGMENTATIONS
+from fedenc.errors import CipherError, DataError, ScenarioError
+from fedenc.scenario import PLAIN, ProviderView, Scenario
+from simulations import engine
+from simulations.secret import simulation_seed
+
+
+def settle(scenario: Scenario) -> Scenario:
+    """Fill in what a run needs and a scenario may leave open: the seed of the simulated keys."""
+    if scenario.encryption.seed is not None:
+        return scenario
+    encryption = scenario.encryption.model_copy(update={"seed": simulation_seed()})
+    return scenario.model_copy(update={"encryption": encryption})
+
+
+def view(scenario: Scenario) -> ProviderView:
+    """What the provider is told, and a check of all that the scenario names.
+
+    Raises:
+        ScenarioError: with every problem found: unknown cipher, model or data set, parameters that
+            do not fit, more participants than images, a GPU that is not there.
+        DataError: the data cannot be read.
+    """
+    problems = engine.check(scenario)
+    if scenario.data.name not in NAMES:
+        problems.append(f"data.name = {scenario.data.name!r}; known are {', '.join(NAMES)}")
+    if scenario.model.name not in models.names():
+        known = ", ".join(models.names())
+        problems.append(f"model.name = {scenario.model.name!r}; known are {known}")
+    if scenario.augmentation.method not in AUGMENTATIONS:
+        known = ", ".join(AUGMENTATIONS)
+        problems.append(
+            f"augmentation.method = {scenario.augmentation.method!r}; known are {known}"
+        )
+    population = Population(scenario)
+    try:
+        cipher = population.cipher
+    except CipherError as error:
+        problems.append(f"encryption: {error}")
+    if problems:
+        raise ScenarioError(problems)
+    dataset = population.dataset
+    original: tuple[int, int, int] = tuple(map(int, dataset.train.images.shape[1:]))  # type: ignore[assignment]
+    try:
+        population.partitions  # noqa: B018  (finds more participants than images)
+        shape = cipher.output_shape(*original)
+    except (DataError, CipherError) as error:
+        raise ScenarioError(str(error)) from None
+    if shape != original and (scenario.clients.plain_fraction or PLAIN in scenario.conditions()):
+        raise ScenarioError(
+            f"cipher {cipher.name} turns {original} images into {shape}, so one model cannot take "
+            "both: leave 'plain' out of inference.queries and set clients.plain_fraction to 0"
+        )
+    return ProviderView(
+        scenario_hash=scenario.hash(),
+        seed=scenario.seed,
+        participants=scenario.clients.count,
+        outsiders=scenario.clients.query_only,
+        classes=len(dataset.classes),
+        shape=shape,
+        cipher=cipher.name,
+        cipher_params=dict(cipher.params()),
+        plain_uploads=bool(population.plain),
+        views=scenario.encryption.views,
+        augmentation=scenario.augmentation,
+        model=scenario.model,
+        training=scenario.training,
+        conditions=scenario.conditions(),
+        server=scenario.server,
+        quorum=scenario.quorum(),
+    )
