@@ -2,7 +2,6 @@
 
 import io
 import os
-import warnings
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -19,6 +18,7 @@ from fedenc.errors import DataError
 _BATCH = 512  # images decoded and held before they are written
 _WORKERS = min(8, os.cpu_count() or 1)
 _DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits a channel
+_SIGNATURES = ((b"\x89PNG", ("PNG",)), (b"\xff\xd8\xff", ("JPEG",)), (b"RIFF", ("WEBP",)))
 
 
 class Item(NamedTuple):
@@ -39,17 +39,21 @@ def decode(data: bytes | Path, where: str, size: int | None = None) -> NDArray[n
         DataError: not an image, a damaged one, or one of more than 8 bits a channel.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data) as image:
-                if image.mode.startswith(_DEEP):
-                    raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
-                return to_array(ImageOps.exif_transpose(image).convert("RGB"), size)
+        encoded = data if isinstance(data, bytes) else data.read_bytes()
+        with Image.open(io.BytesIO(encoded), formats=_formats(encoded)) as image:
+            if image.mode.startswith(_DEEP):
+                raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
+            return to_array(ImageOps.exif_transpose(image).convert("RGB"), size)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
         raise DataError(
             f"cannot decode {where}: {error or type(error).__name__}; expected an 8-bit image that "
             "Pillow can read: replace it or fetch the data again"
         ) from error
+
+
+def _formats(encoded: bytes) -> tuple[str, ...] | None:
+    """The usual formats by signature: trying all of Pillow's costs as much as decoding does."""
+    return next((name for start, name in _SIGNATURES if encoded.startswith(start)), None)
 
 
 def to_array(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
