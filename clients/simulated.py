@@ -30,7 +30,7 @@ class Population:
         """The scenario's data set, memory-mapped."""
         data = self.scenario.data
         return load(
-            data.name, root=data.root, size=data.size, download=data.download
+            data.name, root=data.root, size=data.size, download=data.download, count=data.count
         )
 
     @cached_property
@@ -77,7 +77,7 @@ class Population:
         mine = self.partitions[i] if i < s.clients.count else np.empty(0, np.int64)
         return Participant(
             id=i,
-            train=Labelled(self.dataset.train.images[mine], self._labels()[mine]),
+            train=Labelled(self.dataset.train.images[mine], self._labels[mine]),
             held_out=self._held_out(i),
             ring=KeyRing.simulated(_seed(s), i, shared=s.encryption.keys == "same"),
             cipher=self.cipher,
@@ -88,6 +88,7 @@ class Population:
             fill=s.augmentation.fill,
         )
 
+    @cached_property
     def _labels(self) -> npt.NDArray[np.int64]:
         labels = self.dataset.train.labels
         if not self.scenario.data.shuffle_labels:

@@ -1,0 +1,56 @@
+"""Real Flower and real Ray, through the command that users type."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMAND = [sys.executable, "-m", "simulations.cli"]
+SEED = "encryption.seed='a seed for tests'"
+# Six participants with 20 images each and one epoch: seconds, once the engines have started.
+SMALL = ["clients.count=6", "clients.images=20", "training.epochs=1", "inference.images=8", SEED]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+    folder: Path
+
+    @property
+    def result(self) -> dict[str, Any]:
+        return json.loads((self.folder / "result.json").read_text())
+
+
+def arguments(folder: Path, *sets: str, preset: str = "photos", more: tuple[str, ...] = ()) -> list[str]:
+    """The command line of one simulation."""
+    chosen = [part for value in sets for part in ("--set", value)]
+    return [*COMMAND, "simulate", preset, "--out", str(folder), *chosen, *more]
+
+
+@pytest.fixture
+def simulate(tmp_path: Path) -> Callable[..., Finished]:
+    """Run ``fedenc simulate`` and wait for it."""
+
+    def run(*sets: str, name: str = "run", timeout: float = 300, **kwargs: Any) -> Finished:
+        folder = tmp_path / name
+        done = subprocess.run(
+            arguments(folder, *sets, **kwargs),
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            timeout=timeout,
+            check=False,
+        )
+        return Finished(done.returncode, done.stdout, done.stderr, folder)
+
+    return run
