@@ -41,12 +41,13 @@ class Cipher(ABC):
         name: what the registry knows it by.
         exact: ``decrypt`` restores every byte.
         policies: the key policies that make sense for it.
-        channels: the number of channels it needs, or None where it takes any.
+        slice_scale: how much larger than usual the slices worked on at a time should be.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
     policies: ClassVar[tuple[Policy, ...]] = POLICIES
+    slice_scale: ClassVar[float] = 1
 
     @abstractmethod
     def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
@@ -147,7 +148,8 @@ class Cipher(ABC):
         if not count or not images.numel():
             return out
         size = max(1, shape[0] * shape[1] * shape[2])
-        width = max(1, _SLICE_BYTES.get(images.device.type, _OTHER_SLICE_BYTES) // size)
+        room = _SLICE_BYTES.get(images.device.type, _OTHER_SLICE_BYTES) * self.slice_scale
+        width = max(1, int(room) // size)
         shared = keystream.streams == 1
         key: KeyParts = ()
         for start in range(0, count, width):

@@ -25,6 +25,12 @@ GROUP = "fedenc.ciphers"
 _BUILT_IN = {
     "none": "fedenc.ciphers.none:NoCipher",
     "pixel": "fedenc.ciphers.pixel:Pixel",
+    "etc": "fedenc.ciphers.etc:EtC",
+    "etc-gray": "fedenc.ciphers.etc_gray:EtCGray",
+    "le": "fedenc.ciphers.le:LE",
+    "ele": "fedenc.ciphers.ele:ELE",
+    "logistic-rc4": "fedenc.ciphers.logistic_rc4:LogisticRC4",
+    "scramble": "fedenc.ciphers.scramble:Scramble",
 }
 
 

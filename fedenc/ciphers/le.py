@@ -1,0 +1,100 @@
+"""Learnable image encryption (LE): half-bytes of 4×4 blocks, reversed and permuted.
+
+Tanaka, "Learnable image encryption", IEEE ICCE-TW 2018. Every block of an image is treated alike,
+so a single known CIFAR image gives a shared key away.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedenc.ciphers import functional
+from fedenc.ciphers.base import Cipher, KeyParts, Shape
+from fedenc.ciphers.blocks import check_padding, log2_factorial, padded, unpad
+from fedenc.errors import CipherError
+from fedenc.keys import Keystream
+
+BLOCK = 4
+COMPATIBLE = ("", "icce2018")
+
+
+@dataclass(frozen=True)
+class LE(Cipher):
+    """Split bytes to half-bytes, reverse some positions of a block, permute the positions.
+
+    The layout of the P = 32·C positions of a block is that of ``functional.split_nibbles``.
+
+    Args:
+        compat: ``icce2018`` treats a block as the code published with the paper does: a position
+            of the permutation is reversed, before and after it, where its entry exceeds 48. Then
+            only the permutation is secret.
+        padding: ``edge`` repeats the last row and column up to whole blocks (as the published
+            code does), ``none`` refuses.
+
+    Key parts, in the order drawn:
+        order: one permutation of the P positions.
+        flips: P bits, unless compat.
+    """
+
+    compat: str = ""
+    padding: str = "edge"
+    name: ClassVar[str] = "le"
+
+    def __post_init__(self) -> None:
+        check_padding(self.padding)
+        if self.compat not in COMPATIBLE:
+            raise CipherError(f"compat is {self.compat!r}, expected 'icce2018' or nothing")
+
+    def output_shape(self, channels: int, height: int, width: int) -> Shape:
+        if self.compat and channels != 3:
+            raise CipherError(
+                f"compat={self.compat!r} needs images of 3 channels, found {channels}; convert "
+                "them to RGB or leave compat out"
+            )
+        return channels, *padded(height, width, BLOCK, self.padding)
+
+    def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
+        positions = 2 * channels * BLOCK**2
+        order = keystream.permutations(positions, 1)  # (U, 1, P): the same for every block
+        flips = published_flips(order) if self.compat else keystream.bits(positions)[:, None]
+        return torch.from_numpy(order), torch.from_numpy(flips)
+
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        channels, height, width = self.output_shape(*images.shape[1:])
+        blocks = functional.split_blocks(functional.pad_edges(images, height, width), BLOCK)
+        scrambled = functional.scramble_nibbles(functional.split_nibbles(blocks), *key)
+        merged = functional.merge_nibbles(scrambled, channels, BLOCK)
+        return functional.merge_blocks(merged, height, width)
+
+    def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
+        nibbles = functional.split_nibbles(functional.split_blocks(images, BLOCK))
+        blocks = functional.merge_nibbles(
+            functional.unscramble_nibbles(nibbles, *key), shape[0], BLOCK
+        )
+        return unpad(functional.merge_blocks(blocks, *images.shape[2:]), shape)
+
+    def key_space_log2(self, channels: int, height: int, width: int) -> float:
+        positions = 2 * channels * BLOCK**2
+        return log2_factorial(positions) + (0 if self.compat else positions)
+
+
+def published_flips(order: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
+    """The reversals of the published code, both gathered before the permutation.
+
+    With r = (order > 48) it computes ``out = 15·r XOR (15·r XOR in)[order]``, so input position
+    order[j] is reversed where r[order[j]] and r[j] differ.
+
+    Args:
+        order: permutations of range(96), (..., 96).
+    """
+    reversed_ = order > 48
+    differ = np.take_along_axis(reversed_, order, axis=-1) ^ reversed_
+    flips = np.empty(order.shape, np.uint8)
+    np.put_along_axis(flips, order, differ.astype(np.uint8), axis=-1)
+    return flips

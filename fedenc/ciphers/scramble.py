@@ -1,0 +1,72 @@
+"""Block scrambling: a permutation of an image's blocks, made for several views of an image.
+
+Chuman & Kiya, "Block scrambling image encryption used in combination with data augmentation for
+privacy-preserving DNNs", 2021. Blocks keep their content, and at 32×32 pixels with blocks of 8×8
+there are only 16! = 2^44.25 keys: a jigsaw solver restores many images outright.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from fedenc.ciphers import functional
+from fedenc.ciphers.base import Cipher, KeyParts, Shape
+from fedenc.ciphers.blocks import (
+    check_block_size,
+    check_padding,
+    log2_factorial,
+    padded,
+    unpad,
+)
+from fedenc.keys import Keystream
+
+
+@dataclass(frozen=True)
+class Scramble(Cipher):
+    """Permute the blocks.
+
+    Args:
+        block_size: pixels a side: 4, 8 or 16.
+        padding: ``edge`` repeats the last row and column up to whole blocks, ``none`` refuses.
+
+    Key parts:
+        order: one permutation of the M blocks (row by row, after padding).
+    """
+
+    block_size: int = 8
+    padding: str = "edge"
+    name: ClassVar[str] = "scramble"
+
+    def __post_init__(self) -> None:
+        check_block_size(self.block_size)
+        check_padding(self.padding)
+
+    def output_shape(self, channels: int, height: int, width: int) -> Shape:
+        return channels, *padded(height, width, self.block_size, self.padding)
+
+    def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
+        order = keystream.permutations(self._blocks(height, width), 1)[:, 0]
+        return (torch.from_numpy(order),)
+
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        _, height, width = self.output_shape(*images.shape[1:])
+        blocks = functional.split_blocks(
+            functional.pad_edges(images, height, width), self.block_size
+        )
+        return functional.merge_blocks(functional.permute_blocks(blocks, key[0]), height, width)
+
+    def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
+        blocks = functional.split_blocks(images, self.block_size)
+        restored = functional.unpermute_blocks(blocks, key[0])
+        return unpad(functional.merge_blocks(restored, *images.shape[2:]), shape)
+
+    def key_space_log2(self, channels: int, height: int, width: int) -> float:
+        return log2_factorial(self._blocks(height, width))
+
+    def _blocks(self, height: int, width: int) -> int:
+        rows, columns = padded(height, width, self.block_size, self.padding)
+        return rows * columns // self.block_size**2
