@@ -5,7 +5,7 @@ and those that share its node are served all the same.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -39,7 +39,12 @@ class _Reply:
     """What goes back: shards, facts by participant, and who failed."""
 
     def __init__(self, hosted: tuple[int, ...]) -> None:
-        self.facts: dict[str, Any] = {"hosted": list(hosted), "failed": [], "scores": {}}
+        self.facts: dict[str, Any] = {
+            "hosted": list(hosted),
+            "failed": [],
+            "nothing": [],  # participants that have nothing to ask
+            "scores": {},
+        }
         self.shards: list[Shard] = []
 
     def failed(self, i: int, error: BaseException) -> None:
@@ -116,11 +121,15 @@ def _queries(
     host: Host, i: int, facts: Mapping[str, Any], content: RecordDict, reply: _Reply
 ) -> None:
     conditions: tuple[Condition, ...] = tuple(facts["conditions"])
-    reply.shards.extend(host.participant(i).queries(conditions))
+    if shards := host.participant(i).queries(conditions):
+        reply.shards.extend(shards)
+    else:
+        reply.facts["nothing"].append(i)
 
 
 def _score(
     host: Host, i: int, facts: Mapping[str, Any], content: RecordDict, reply: _Reply
 ) -> None:
-    answers: dict[Condition, Scores] = dict(unpack_arrays(content.array_records[f"scores.{i}"]))  # type: ignore[arg-type]
+    record = content.array_records[f"scores.{i}"]
+    answers = cast("dict[Condition, Scores]", unpack_arrays(record))
     reply.facts["scores"][str(i)] = host.participant(i).score(answers).to_json()

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from fedenc.scenario import Scenario
 from fedenc.shard import Shard, seal
@@ -52,27 +53,31 @@ class Fault:
             images.reshape(-1)[::97] ^= 0x5A
             return replace(shard, images=images)
         if self.kind == "wrong_shape":
-            return _resealed(shard, images=shard.images[:, :, :-1])
+            return _resealed(shard, images=shard.images[..., :-1])
         if self.kind == "duplicate":
-            return _resealed(shard, ids=np.zeros_like(shard.ids))
+            return _resealed(shard, rows=np.append(np.arange(shard.manifest.rows), 0))
         return shard
 
 
-def _resealed(shard: Shard, **changes: np.ndarray) -> Shard:
-    """A shard with other arrays and an honest digest over them."""
+def _resealed(
+    shard: Shard,
+    *,
+    images: npt.NDArray[np.uint8] | None = None,
+    rows: npt.NDArray[np.int64] | slice = slice(None),
+) -> Shard:
+    """The shard with other images or a choice of its rows, and an honest digest over them."""
     m = shard.manifest
-    arrays = {"images": shard.images, "ids": shard.ids} | changes
     return seal(
         participant=m.participant,
         purpose=m.purpose,
         nonce=bytes.fromhex(m.nonce),
         cipher=m.cipher,
         params=m.params,
-        images=arrays["images"],
-        ids=arrays["ids"],
+        images=(shard.images if images is None else images)[rows],
+        ids=shard.ids[rows],
         original=m.original,
-        labels=shard.labels,
-        views=shard.views,
+        labels=None if shard.labels is None else shard.labels[rows],
+        views=shard.views[rows],
         view_count=m.views,
     )
 

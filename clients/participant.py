@@ -5,7 +5,7 @@ request, from another process even, is answered with the same bytes.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -77,7 +77,7 @@ class Participant:
     policy: Policy
     views: int = 1
     plain: bool = False
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     fill: int = 0
 
     def upload(self) -> Shard:
@@ -87,12 +87,10 @@ class Participant:
         """
         copies = self.augmentation.copies
         image, view, copy = np.indices((len(self.train.labels), self.views, copies)).reshape(3, -1)
-        ids, views = image * copies + copy, view.astype(np.int16)
+        ids = image * copies + copy
         images = self._augmented(np.repeat(self.train.images, self.views, axis=0))
         nonce = self._nonce(TRAIN)
-        sent = (
-            images if self.plain else self._encrypt(images, self.policy, TRAIN, nonce, ids, views)
-        )
+        sent = images if self.plain else self._encrypt(images, self.policy, TRAIN, nonce, ids, view)
         return self._seal(
             TRAIN,
             nonce,
@@ -101,7 +99,7 @@ class Participant:
             ids=ids,
             original=images.shape[1:],
             labels=self.train.labels[image],
-            views=views,
+            views=view,
             view_count=self.views,
         )
 
@@ -181,7 +179,7 @@ class Participant:
         purpose: str,
         nonce: bytes,
         ids: npt.NDArray[np.int64],
-        views: npt.NDArray[np.int16] | int = 0,
+        views: npt.NDArray[np.int64] | int = 0,
     ) -> Images:
         stream = self.ring.keystream(
             method=self.cipher.name,

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,14 +22,16 @@ PLAIN: Condition = "plain"
 ENCRYPTED: Condition = "encrypted"
 SAME_KEY: Condition = "same-key"
 
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=1, strict=True)]  # strict: neither true nor "3" is a number
+NonNegative = Annotated[int, Field(ge=0, strict=True)]
 Seconds = Annotated[float, Field(gt=0)]
 OptionValue = bool | int | float | str
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Data(_Section):
@@ -87,7 +89,7 @@ class Augmentation(_Section):
 
     domain: Literal["none", "plain", "encrypted"] = "encrypted"
     method: str = "crop-flip"  # a name in fedenc.data.augment
-    fill: Annotated[int, Field(ge=0, le=255)] = 0  # pixels that augmentation uncovers
+    fill: Annotated[int, Field(ge=0, le=255, strict=True)] = 0  # pixels that augmentation uncovers
 
 
 class Model(_Section):
@@ -160,7 +162,7 @@ class Scenario(_Section):
     inference: Inference = Field(default_factory=Inference)
     server: Server = Field(default_factory=Server)
     engine: Engine = Field(default_factory=Engine)
-    faults: Faults = Field(default_factory=Faults)
+    faults: Faults = Faults.model_validate({})
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -183,7 +185,7 @@ class Scenario(_Section):
         return self.server.min_clients or math.ceil(self.clients.count / 2)
 
     def dump(self, *, secret: bool = True) -> dict[str, Any]:
-        """Plain JSON-able values; without ``secret``, the seed of the simulated keys is left out."""
+        """Plain JSON-able values; without ``secret``, those but the seed of the simulated keys."""
         exclude = None if secret else {"encryption": {"seed"}}
         return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
@@ -233,7 +235,7 @@ def parse(values: Mapping[str, Any]) -> Scenario:
     try:
         return Scenario.model_validate(values)
     except ValidationError as error:
-        raise ScenarioError([_describe(e) for e in error.errors()]) from None
+        raise ScenarioError(_described(error.errors())) from None
 
 
 def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Scenario:
@@ -252,15 +254,19 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Scena
             raise ScenarioError(f"scenario file {path} cannot be read: {error}") from None
         except tomllib.TOMLDecodeError as error:
             raise ScenarioError(f"scenario file {path} is not valid TOML: {error}") from None
-    problems = []
+    problems: list[str] = []
     for override in overrides:
         try:
             _apply(values, override)
         except ScenarioError as error:
-            problems.extend(error.problems)
+            problems += error.problems
+    try:
+        scenario = parse(values)
+    except ScenarioError as error:
+        raise ScenarioError([*problems, *error.problems]) from None
     if problems:
         raise ScenarioError(problems)
-    return parse(values)
+    return scenario
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -280,26 +286,34 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[parts[-1]] = value
 
 
-def _describe(error: Any) -> str:
-    """One pydantic complaint as a line that names the key, what was found and what is expected."""
-    location = [str(part) for part in error["loc"]]
-    key, found = ".".join(location[:2]), error["input"]
-    if error["type"] == "extra_forbidden":
-        section = Scenario.model_fields.get(location[0])
-        known = (
-            section.annotation.model_fields
-            if len(location) > 1 and section
-            else Scenario.model_fields
-        )  # type: ignore[union-attr]
-        names = ", ".join(field.alias or name for name, field in known.items())
-        return f"unknown key {key}; known here: {names}"
-    message = error["msg"][0].lower() + error["msg"][1:]
-    return f"{key} = {found!r}: {message}"
+def _described(errors: Iterable[Any]) -> Iterator[str]:
+    """Pydantic's complaints as lines that name the key, what was found and what is expected: one
+    line a key, though a value that may be of several types is complained about for each."""
+    complaints: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        location = [str(part) for part in error["loc"]]
+        key = ".".join(location[:2])
+        if error["type"] == "extra_forbidden":
+            yield f"unknown key {key}; known here: {', '.join(_known(location))}"
+        else:
+            message = error["msg"][0].lower() + error["msg"][1:]
+            complaints.setdefault((key, repr(error["input"])[:100]), []).append(message)
+    for (key, found), messages in complaints.items():
+        yield f"{key} = {found}: {', or '.join(dict.fromkeys(messages))}"
+
+
+def _known(location: Sequence[str]) -> Iterator[str]:
+    """The keys that may stand where an unknown one was found."""
+    section: Any = Scenario
+    if len(location) > 1:
+        section = Scenario.model_fields[location[0]].annotation
+    for name, field in section.model_fields.items():
+        yield field.alias or name
 
 
 class ProviderView(_Section):
-    """What the untrusted provider is told of a scenario: no key, no key seed, no image, no label set
-    of a query, and nothing from which one of them could be derived.
+    """What the untrusted provider is told of a scenario: no key, no key seed, no image, no label of
+    a query, and nothing from which one of them could be derived.
     """
 
     scenario_hash: str

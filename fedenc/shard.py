@@ -8,7 +8,7 @@ participants nor data-set indices are in it: ids are the participant's own.
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -73,18 +73,22 @@ def _is_params(value: object) -> bool:
     return isinstance(value, dict) and all(isinstance(v, ParamValue) for v in value.values())
 
 
-_FIELDS = {
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+_FIELDS: Mapping[str, Callable[[object], bool]] = {
     "participant": _is_int,
-    "purpose": lambda v: isinstance(v, str),
-    "nonce": lambda v: isinstance(v, str),
-    "cipher": lambda v: isinstance(v, str),
+    "purpose": _is_text,
+    "nonce": _is_text,
+    "cipher": _is_text,
     "params": _is_params,
     "views": _is_int,
     "rows": _is_int,
     "shape": _is_shape,
     "original": _is_shape,
     "version": _is_int,
-    "digest": lambda v: isinstance(v, str),
+    "digest": _is_text,
 }
 
 
@@ -98,7 +102,9 @@ def _mistyped(values: Any) -> Iterable[str]:
         yield f"manifest lacks {missing}"
     for name, valid in _FIELDS.items():
         if name in values and not valid(values[name]):
-            yield f"manifest field {name} has the unusable value {str(values[name])[:60]!r}"
+            found = values[name]
+            shown = type(found).__name__ if isinstance(found, dict | list) else repr(found)[:60]
+            yield f"manifest field {name} has an unusable value: {shown}"
 
 
 @dataclass(frozen=True)
@@ -125,6 +131,7 @@ class Shard:
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The arrays by name, in the order in which they are hashed and stored."""
+        named: dict[str, npt.NDArray[Any]]
         named = {"images": self.images, "ids": self.ids, "views": self.views}
         return named if self.labels is None else named | {"labels": self.labels}
 
@@ -241,7 +248,7 @@ def _manifest_problems(m: Manifest, rules: Rules, purpose: str) -> Iterable[str]
     if m.version != VERSION:
         yield f"version {m.version}, expected {VERSION}"
     if m.purpose != purpose:
-        yield f"purpose {m.purpose!r}, expected {purpose!r}"
+        yield f"purpose {m.purpose[:40]!r}, expected {purpose!r}"
     if not 0 <= m.participant < rules.participants:
         yield f"participant {m.participant}, expected 0 to {rules.participants - 1}"
     if not re.fullmatch(f"[0-9a-f]{{{2 * NONCE_BYTES}}}", m.nonce):
@@ -252,9 +259,14 @@ def _manifest_problems(m: Manifest, rules: Rules, purpose: str) -> Iterable[str]
         yield f"{m.rows} images, expected at least one"
     if m.views != rules.views:
         yield f"{m.views} views of an image, expected {rules.views}"
-    allowed = [(name, dict(params)) for name, params in rules.ciphers]
-    if (m.cipher, dict(m.params)) not in allowed:
-        yield f"cipher {m.cipher!r} with {dict(m.params)}, allowed are {allowed}"
+    allowed = [_method(name, params) for name, params in rules.ciphers]
+    if (found := _method(m.cipher, m.params)) not in allowed:
+        yield f"cipher {found[:100]}, allowed are {', '.join(allowed)}"
+
+
+def _method(cipher: str, params: Mapping[str, ParamValue]) -> str:
+    """A cipher with its parameters as text, in which 1, 1.0 and true differ."""
+    return f"{cipher} with {json.dumps(dict(params), sort_keys=True)}"
 
 
 def _content_problems(shard: Shard, rules: Rules) -> Iterable[str]:

@@ -19,6 +19,8 @@ _FACTS = "facts"
 _SHARD = "shard."
 _MANIFEST = "manifest."
 _RAW = "fedenc.raw"  # little-endian C-order bytes, described by dtype and shape
+# The only dtypes that travel. NumPy's own parser of names takes far more than names.
+_DTYPES = {d.name: d for d in (*DTYPES.values(), np.dtype("<f4"))}
 
 
 def pack(facts: dict[str, Any], shards: Sequence[Shard] = ()) -> RecordDict:
@@ -72,7 +74,12 @@ def pack_arrays(arrays: dict[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Raw arrays as one Flower record."""
     return ArrayRecord(
         {
-            name: Array(str(a.dtype), tuple(a.shape), _RAW, np.ascontiguousarray(a).tobytes())
+            name: Array(
+                a.dtype.name,
+                tuple(a.shape),
+                _RAW,
+                a.astype(_DTYPES[a.dtype.name], copy=False).tobytes(),
+            )
             for name, a in arrays.items()
         }
     )
@@ -82,17 +89,16 @@ def unpack_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
     """Read-only views of a record's arrays.
 
     Raises:
-        ShardError: another encoding, an unknown dtype, or bytes that do not fill the shape.
+        ShardError: another encoding or dtype, or bytes that do not fill the shape.
     """
     arrays = {}
     for name, array in record.items():
         try:
-            if array.stype != _RAW:
-                raise ValueError(f"encoding {array.stype!r}")
-            dtype = np.dtype(array.dtype)
-            if dtype.hasobject:
-                raise ValueError("objects")
-            arrays[name] = np.frombuffer(array.data, dtype).reshape(array.shape)
-        except (TypeError, ValueError) as error:
+            if array.stype != _RAW or array.dtype not in _DTYPES:
+                raise ValueError(f"encoding {array.stype[:40]!r} of {array.dtype[:40]!r}")
+            if min(array.shape, default=1) < 0:
+                raise ValueError(f"shape {array.shape}")
+            arrays[name] = np.frombuffer(array.data, _DTYPES[array.dtype]).reshape(array.shape)
+        except (AttributeError, OverflowError, TypeError, ValueError) as error:
             raise ShardError(f"array {name!r} cannot be read: {error}") from None
     return arrays

@@ -9,10 +9,10 @@ import numpy.typing as npt
 from flwr.app import RecordDict
 
 from fedenc.errors import ShardError
-from fedenc.scenario import Condition, ProviderView
+from fedenc.scenario import ENCRYPTED, PLAIN, Condition, ProviderView
 from fedenc.shard import Shard, check
 from fedenc.wire import pack, pack_arrays, unpack_shards
-from server.collector import QUERIES, SCORE, Failure, Phase, Roster, collect
+from server.collector import QUERIES, SCORE, Failure, Phase, Roster, collect, concerned
 from server.exchange import Answer, Exchange
 from server.rules import rules
 
@@ -72,7 +72,7 @@ def answer_queries(
                 "conditions": list(view.conditions),
             }
         ),
-        lambda answer, facts: _predict(answer, roster, scores, predictor, view, wanted),
+        lambda answer, facts: _predict(answer, facts, roster, scores, predictor, view, wanted),
         set(wanted),
     )
     answered.failed += collect(
@@ -105,6 +105,7 @@ def _listed(ids: tuple[int, ...] | None) -> list[int] | None:
 
 def _predict(
     answer: Answer,
+    facts: Mapping[str, Any],
     roster: Roster,
     scores: dict[int, dict[str, Scores]],
     predictor: Predictor,
@@ -118,7 +119,7 @@ def _predict(
     seen: set[tuple[int, str]] = set()
     for shard in unpack_shards(answer.content):
         if isinstance(shard, ShardError):
-            refused |= dict.fromkeys(answer.request.participants or (), f"queries refused: {shard}")
+            refused |= dict.fromkeys(concerned(answer, roster), f"queries refused: {shard}")
             continue
         try:
             purpose = shard.manifest.purpose
@@ -140,7 +141,18 @@ def _predict(
         ends = np.cumsum([len(shard.images) for shard in good])[:-1]
         for shard, part in zip(good, np.split(batch, ends), strict=True):
             scores.setdefault(shard.participant, {})[shard.manifest.purpose] = part
-    return {shard.participant for shard in good}, refused
+    return {shard.participant for shard in good} | _idle(answer, facts, roster), refused
+
+
+def _idle(answer: Answer, facts: Mapping[str, Any], roster: Roster) -> set[int]:
+    """Participants that say they have nothing to ask under these conditions."""
+    stated = facts.get("nothing")
+    node = answer.request.node
+    return {
+        i
+        for i in (stated if isinstance(stated, list) else ())
+        if type(i) is int and roster.node_of(i) == node
+    }
 
 
 def _answers(
@@ -187,6 +199,7 @@ def _tally(entry: Any, sizes: Mapping[str, int]) -> Tally | None:
         return None
     if agree is None and pairs is None:
         return Tally(correct, dict(sizes), None, None)
-    if type(agree) is int and type(pairs) is int and 0 <= agree <= pairs <= min(sizes.values()):
+    most = min(sizes.get(PLAIN, 0), sizes.get(ENCRYPTED, 0))
+    if type(agree) is int and type(pairs) is int and 0 <= agree <= pairs <= most:
         return Tally(correct, dict(sizes), agree, pairs)
     return None

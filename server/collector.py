@@ -5,6 +5,7 @@ nodes that fail as a whole are asked again participant by participant, so that o
 sleeps does not take its neighbours with it.
 """
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,7 @@ from fedenc.wire import pack, unpack_facts
 from server.exchange import Answer, Exchange, Request
 
 UPLOAD, QUERIES, SCORE = "query.upload", "query.queries", "query.score"
-_MAX_REASON = 200  # characters kept of a reason that a participant states
+_MAX_REASON = 200  # characters kept of a reason: it may quote what anyone sent
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,12 @@ class Roster:
         """Believe a node about ids that nobody claimed before; ignore the rest."""
         if not isinstance(claimed, list):
             return
-        ids = tuple(
+        ids = dict.fromkeys(
             i
             for i in claimed
             if type(i) is int and 0 <= i < self.total and self._owner.setdefault(i, node) == node
         )
-        self.hosted[node] = ids
+        self.hosted[node] = tuple(ids)
 
     def node_of(self, participant: int) -> int | None:
         """The node that hosts a participant, if one said so."""
@@ -67,6 +68,8 @@ class Phase:
         accept: takes a reply's content and facts; returns the ids served, and the reasons for the
             participants whose part was refused. It must copy what it keeps.
         wanted: ids still to be served.
+        reasons: why a participant was not served, the last time it was tried.
+        homeless: why the last node that failed to say whom it hosts did so.
     """
 
     kind: str
@@ -74,6 +77,7 @@ class Phase:
     accept: Callable[[Answer, Mapping[str, Any]], tuple[set[int], dict[int, str]]]
     wanted: set[int]
     reasons: dict[int, str] = field(default_factory=dict)
+    homeless: str = "its node never answered"
 
     @property
     def name(self) -> str:
@@ -82,8 +86,9 @@ class Phase:
 
     def failures(self) -> list[Failure]:
         """Participants still wanting, with the last reason known, by id."""
-        unknown = "its node never answered"
-        return [Failure(i, self.name, self.reasons.get(i, unknown)) for i in sorted(self.wanted)]
+        return [
+            Failure(i, self.name, self.reasons.get(i, self.homeless)) for i in sorted(self.wanted)
+        ]
 
 
 def ask_roster(exchange: Exchange, roster: Roster) -> None:
@@ -93,8 +98,9 @@ def ask_roster(exchange: Exchange, roster: Roster) -> None:
         for node in roster.unknown()
     ]
     for answers in exchange.ask(requests):
-        for answer in answers:
-            _learn(answer, roster)
+        while answers:
+            with contextlib.suppress(ShardError):  # garbage tells nothing, as silence does
+                _learn(answers.pop(), roster)
 
 
 def collect(
@@ -118,9 +124,8 @@ def collect(
         if attempt and roster.unknown():
             ask_roster(exchange, roster)
         for answers in exchange.ask(list(_requests(roster, phase, attempt))):
-            for answer in answers:
-                _settle(answer, roster, phase)
-            answers.clear()  # replies are large: let go of them before the next batch is pulled
+            while answers:  # replies are large: let go of each as soon as it is entered
+                _settle(answers.pop(), roster, phase)
             progress(total - len(phase.wanted))
         if not phase.wanted:
             break
@@ -143,32 +148,50 @@ def _requests(roster: Roster, phase: Phase, attempt: int) -> Iterator[Request]:
                 yield Request(owner, phase.kind, phase.content((i,), attempt), (i,))
 
 
+def concerned(answer: Answer, roster: Roster) -> Sequence[int]:
+    """The participants that an answer is about: those asked, or all that its node hosts."""
+    if answer.request.participants is not None:
+        return answer.request.participants
+    return roster.hosted.get(answer.request.node, ())
+
+
 def _learn(answer: Answer, roster: Roster) -> Mapping[str, Any] | None:
     """The facts of an answer, if it has any, and whom its node hosts."""
     if answer.content is None:
         return None
     facts = unpack_facts(answer.content)
-    roster.learn(answer.request.node, facts.get("hosted"))
+    if facts.get("hosted") or "error" not in facts:  # a node in trouble may not know its own
+        roster.learn(answer.request.node, facts.get("hosted"))
     return facts
 
 
 def _settle(answer: Answer, roster: Roster, phase: Phase) -> None:
     """Enter one answer into the accounts, whatever it holds."""
-    concerned: Sequence[int] = answer.request.participants or ()
+    if answer.request.kind != phase.kind:  # its phase is over; whom a node hosts is worth knowing
+        with contextlib.suppress(ShardError):
+            _learn(answer, roster)
+        return
     reason, served, refused = answer.reason, set[int](), dict[int, str]()
-    if answer.request.kind == phase.kind:
-        try:
-            if (facts := _learn(answer, roster)) is not None:
-                served, refused = phase.accept(answer, facts)
-                refused = _stated(facts) | refused
-                reason = f"its node answered, but not for it within {answer.seconds:.1f} s"
-        except ShardError as error:
-            reason = f"unreadable answer: {error}"
-    if answer.request.participants is None:
-        concerned = roster.hosted.get(answer.request.node, ())
-    for i in concerned:
-        phase.reasons[i] = refused.get(i, reason)
+    try:
+        if (facts := _learn(answer, roster)) is not None:
+            served, refused = phase.accept(answer, facts)
+            refused = _stated(facts) | refused
+            stated = facts.get("error")
+            missing = f"its node answered, but not for it within {answer.seconds:.1f} s"
+            reason = stated if isinstance(stated, str) else missing
+    except ShardError as error:
+        reason = f"unreadable answer: {error}"
+    for i in concerned(answer, roster):
+        phase.reasons[i] = _line(refused.get(i, reason))
+    if answer.request.node not in roster.hosted:
+        phase.homeless = _line(f"its node did not say whom it hosts: {reason}")
     phase.wanted -= served
+
+
+def _line(reason: str) -> str:
+    """A reason as one short line without control characters, which could fool a terminal."""
+    text = " ".join(reason[: 10 * _MAX_REASON].split())[:_MAX_REASON]
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _stated(facts: Mapping[str, Any]) -> dict[int, str]:
@@ -176,7 +199,9 @@ def _stated(facts: Mapping[str, Any]) -> dict[int, str]:
     failed = facts.get("failed")
     entries: Iterable[Any] = failed if isinstance(failed, list) else ()
     return {
-        entry["id"]: " ".join(str(entry.get("reason")).split())[:_MAX_REASON]
+        entry["id"]: entry["reason"]
         for entry in entries
-        if isinstance(entry, dict) and type(entry.get("id")) is int
+        if isinstance(entry, dict)
+        and type(entry.get("id")) is int
+        and isinstance(entry.get("reason"), str)
     }

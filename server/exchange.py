@@ -13,12 +13,15 @@ from dataclasses import dataclass, field
 
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 _POLL = 0.02  # seconds between looks at an idle link
 _START_TIMEOUT = 120.0  # seconds, at least, until the first answer of all
 _STARTS = 3  # process starts that may lie between two answers
 _WINDOW = (4, 64)  # requests in flight: at least, at most
 _IN_FLIGHT = 128 << 20  # bytes of replies that may wait at once, judged by the largest one seen
+# What Flower raises where a reply's bytes are no message; a lost link raises other errors.
+_MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, DecodeError)
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Exchange:
     deadline: float
     _sent: dict[str, tuple[Request, float]] = field(default_factory=dict)
     _given_up: dict[str, tuple[Request, float]] = field(default_factory=dict)
+    _unsent: list[Answer] = field(default_factory=list)
+    _one_by_one: bool = False  # whether replies are pulled singly, since one was no message
     _largest: int = 0
     _began: float = field(default_factory=time.monotonic)
     _startup: float | None = None  # seconds until the first answer of all
@@ -63,13 +68,13 @@ class Exchange:
         last = time.monotonic()
         exhausted = False
         while True:
-            while not exhausted and len(self._sent) < self._window():
+            while not exhausted and self._waiting < self._window():
                 if (request := next(queue, None)) is None:
                     exhausted = True
                 else:
                     self._push(request)
                     last = time.monotonic()
-            if exhausted and not self._sent:
+            if exhausted and not self._waiting:
                 return
             answers = self._pull()
             if answers:
@@ -80,6 +85,10 @@ class Exchange:
                 last = time.monotonic()
             else:
                 time.sleep(_POLL)
+
+    @property
+    def _waiting(self) -> int:
+        return len(self._sent) + len(self._unsent)
 
     def _patience(self) -> float:
         """Seconds without an answer from anybody after which none is expected any more."""
@@ -96,26 +105,50 @@ class Exchange:
     def _push(self, request: Request) -> None:
         message = Message(request.content, request.node, request.kind)
         ids = list(self.grid.push_messages([message]))
-        key = ids[0] if ids and ids[0] else f"unsent-{len(self._sent)}-{time.monotonic_ns()}"
-        self._sent[key] = (request, time.monotonic())
+        if ids and ids[0]:
+            self._sent[ids[0]] = (request, time.monotonic())
+        else:
+            self._unsent.append(Answer(request, None, "the link did not take the request"))
 
     def _pull(self) -> list[Answer]:
+        answers, self._unsent = self._unsent, []
         known = self._sent | self._given_up
-        answers = []
-        for reply in self.grid.pull_messages(k for k in known if not k.startswith("unsent-")):
-            key = reply.metadata.reply_to_message_id
-            request, since = known[key]
-            self._sent.pop(key, None)
-            self._given_up.pop(key, None)
-            seconds = time.monotonic() - since
-            if self._startup is None:
-                self._startup = time.monotonic() - self._began
-            if reply.has_error():
-                answers.append(Answer(request, None, _reason(reply.error), seconds))
-            else:
-                self._largest = max(self._largest, _size(reply.content))
-                answers.append(Answer(request, reply.content, "", seconds))
+        if self._one_by_one:
+            for key in known:
+                answers += self._read([key])
+        else:
+            answers += self._read(list(known))
         return answers
+
+    def _read(self, keys: list[str]) -> list[Answer]:
+        """Whatever has come for the messages of these ids."""
+        try:
+            replies = list(self.grid.pull_messages(keys))
+        except _MALFORMED as error:
+            if not self._one_by_one:  # whose it is shows, and harms no other, from now on
+                self._one_by_one = True
+                return []
+            settled = self._settled(keys[0])
+            reason = f"unreadable answer: {type(error).__name__}"
+            return [Answer(settled[0], None, reason)] if settled else []
+        return [answer for reply in replies if (answer := self._answer(reply))]
+
+    def _answer(self, reply: Message) -> Answer | None:
+        """A reply as an answer; None if it replies to nothing that waits for one."""
+        if (settled := self._settled(reply.metadata.reply_to_message_id)) is None:
+            return None
+        request, since = settled
+        seconds = time.monotonic() - since
+        if self._startup is None:
+            self._startup = time.monotonic() - self._began
+        if reply.has_error():
+            return Answer(request, None, _reason(reply.error), seconds)
+        self._largest = max(self._largest, _size(reply.content))
+        return Answer(request, reply.content, "", seconds)
+
+    def _settled(self, key: str) -> tuple[Request, float] | None:
+        """Take a request off the books; None if it is not on them."""
+        return self._sent.pop(key, None) or self._given_up.pop(key, None)
 
     def _give_up(self) -> list[Answer]:
         reason = f"no answer within the deadline of {self.deadline:g} s"

@@ -7,6 +7,7 @@ safe; whatever a torn write left behind is cut off when the pool is opened again
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -33,8 +34,7 @@ class _Entry:
     @property
     def size(self) -> int:
         m = self.manifest
-        pixels = int(np.prod(m.shape))
-        return m.rows * (pixels + sum(DTYPES[name].itemsize for name in _ORDER[1:]))
+        return m.rows * (math.prod(m.shape) + sum(DTYPES[name].itemsize for name in _ORDER[1:]))
 
 
 class Pool:
@@ -42,9 +42,6 @@ class Pool:
 
     Args:
         folder: made if it does not exist; an earlier pool in it is taken over.
-
-    Raises:
-        ShardError: appending a second shard of a participant, or one under a nonce already used.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,6 +49,7 @@ class Pool:
         self._data_path, self._index_path = folder / "pool.bin", folder / "index.jsonl"
         self._entries: dict[int, _Entry] = {}
         self._nonces: set[str] = set()
+        self._rows = self._nbytes = 0
         self._recover()
         self._data: BinaryIO = self._data_path.open("ab")
         self._index: BinaryIO = self._index_path.open("ab")
@@ -78,12 +76,12 @@ class Pool:
     @property
     def rows(self) -> int:
         """Images stored, all views counted."""
-        return sum(entry.manifest.rows for entry in self._entries.values())
+        return self._rows
 
     @property
     def nbytes(self) -> int:
         """Bytes stored."""
-        return sum(entry.size for entry in self._entries.values())
+        return self._nbytes
 
     @property
     def digest(self) -> str:
@@ -92,15 +90,16 @@ class Pool:
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def append(self, shards: Sequence[Shard]) -> None:
-        """Store checked training shards; they are safe against a crash when this returns."""
+        """Store checked training shards; they are safe against a crash when this returns.
+
+        Raises:
+            ShardError: a participant or a nonce comes a second time; nothing is stored then.
+        """
+        self._refuse_repeats(shards)
         for shard in shards:
-            if shard.participant in self._entries:
-                raise ShardError(f"participant {shard.participant} has a shard in the pool already")
-            if shard.manifest.nonce in self._nonces:
-                raise ShardError("nonce was used by an earlier upload")
-            entry = _Entry(shard.manifest, self._data.tell())
+            entry = _Entry(shard.manifest, self._nbytes)
             for name in _ORDER:
-                self._data.write(memoryview(shard.arrays()[name]).cast("B"))
+                self._data.write(np.ascontiguousarray(shard.arrays()[name]).data)
             self._note(entry)
         self._data.flush()
         os.fsync(self._data.fileno())
@@ -133,9 +132,22 @@ class Pool:
         self._data.close()
         self._index.close()
 
+    def _refuse_repeats(self, shards: Sequence[Shard]) -> None:
+        participants, nonces = set[int](), set[str]()
+        for shard in shards:
+            i, nonce = shard.participant, shard.manifest.nonce
+            if i in self._entries or i in participants:
+                raise ShardError(f"participant {i} has a shard in the pool already")
+            if nonce in self._nonces or nonce in nonces:
+                raise ShardError("nonce was used by another upload")
+            participants.add(i)
+            nonces.add(nonce)
+
     def _note(self, entry: _Entry) -> None:
         self._entries[entry.manifest.participant] = entry
         self._nonces.add(entry.manifest.nonce)
+        self._rows += entry.manifest.rows
+        self._nbytes += entry.size
 
     def _load(self, entry: _Entry) -> Shard:
         """Read one shard, rows as sent."""
@@ -143,7 +155,7 @@ class Pool:
         with self._data_path.open("rb") as file:
             for name in _ORDER:
                 shape = (m.rows, *m.shape) if name == "images" else (m.rows,)
-                count = int(np.prod(shape))
+                count = math.prod(shape)
                 file.seek(offset)
                 arrays[name] = np.fromfile(file, DTYPES[name], count).reshape(shape)
                 offset += count * DTYPES[name].itemsize
@@ -153,16 +165,15 @@ class Pool:
         """Take over whole, undamaged shards and cut off the rest of both files."""
         self._data_path.touch()
         self._index_path.touch()
-        lines, end = [], 0
+        kept = 0
         for line in self._index_path.read_bytes().splitlines(keepends=True):
             entry = _parse(line)
-            if entry is None or entry.offset != end or not self._intact(entry):
+            if entry is None or entry.offset != self._nbytes or not self._intact(entry):
                 break  # later shards follow the damage in one file or the other
             self._note(entry)
-            lines.append(line)
-            end += entry.size
-        _truncate(self._index_path, sum(map(len, lines)))
-        _truncate(self._data_path, end)
+            kept += len(line)
+        _truncate(self._index_path, kept)
+        _truncate(self._data_path, self._nbytes)
 
     def _intact(self, entry: _Entry) -> bool:
         if self._data_path.stat().st_size < entry.offset + entry.size:
@@ -177,7 +188,8 @@ def _parse(line: bytes) -> _Entry | None:
         entry = _Entry(Manifest.from_json(values["manifest"]), values["offset"])
     except (ValueError, KeyError, TypeError, ShardError):
         return None
-    return entry if line.endswith(b"\n") and entry.manifest.purpose == TRAIN else None
+    m = entry.manifest
+    return entry if line.endswith(b"\n") and m.purpose == TRAIN and m.rows > 0 else None
 
 
 def _truncate(path: Path, size: int) -> None:

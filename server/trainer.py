@@ -145,7 +145,7 @@ class Trainer:
 
     def __init__(self, view: ProviderView) -> None:
         self._view = view
-        cluster: Mapping[str, float] = ray.cluster_resources()
+        cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = _gpus(view.server.gpus, cluster)
         resources = {RESOURCE: 1.0} if cluster.get(RESOURCE) else None
         self._actor: Any = (

@@ -10,7 +10,7 @@ from fedenc.errors import QuorumError, ShardError
 from fedenc.scenario import ProviderView
 from fedenc.shard import TRAIN, Rules, Shard, check
 from fedenc.wire import pack, unpack_shards
-from server.collector import UPLOAD, Failure, Phase, Roster, ask_roster, collect
+from server.collector import UPLOAD, Failure, Phase, Roster, ask_roster, collect, concerned
 from server.exchange import Answer, Exchange
 from server.pool import Pool
 from server.rules import rules
@@ -76,7 +76,7 @@ def _store(
     refused: dict[int, str] = {}
     for shard in unpack_shards(answer.content) if answer.content is not None else ():
         if isinstance(shard, ShardError):
-            refused |= dict.fromkeys(answer.request.participants or (), f"shard refused: {shard}")
+            refused |= dict.fromkeys(concerned(answer, roster), f"shard refused: {shard}")
             continue
         try:
             check(shard, allowed, purpose=TRAIN)

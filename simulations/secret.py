@@ -35,6 +35,8 @@ def simulation_seed() -> str:
             f"the seed of simulated keys cannot be kept at {file}: {error.strerror}; set "
             "encryption.seed, or XDG_CONFIG_HOME to a folder that can be written"
         ) from None
+    except UnicodeDecodeError:
+        text = ""
     if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
         raise KeyfileError(
             f"{file} does not hold 64 hexadecimal digits; remove it to draw a new seed"
