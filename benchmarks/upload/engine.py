@@ -1,0 +1,112 @@
+"""The upload phase as a run performs it: the real engine, apps, checks and pool."""
+
+import functools
+import os
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+import clients.app
+from fedenc.errors import EngineError
+from fedenc.scenario import Scenario
+from fedenc.wire import pack, unpack_facts
+from server.collector import Roster
+from server.exchange import Exchange, Request
+from server.pool import Pool
+from server.uploads import collect_uploads
+from simulations import engine
+from simulations.run import host
+from simulations.view import view
+
+_WARM = "warm"
+_DWELL = 0.3  # seconds a warm-up message keeps its process, so that the next finds another one
+_ROUNDS = 50  # of warm-up messages, at most
+
+
+def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """Upload everything into a pool in ``folder``, from warm client processes.
+
+    Returns:
+        ``seconds`` of the upload phase, ``startup`` before it, ``bytes`` stored, the driver's
+        ``cpu_seconds`` in the phase, its resident memory before it (``rss_before``) and its
+        highest of all (``rss_peak``), in bytes.
+    """
+    began = time.monotonic()
+    seen = view(scenario)
+    measured: dict[str, Any] = {}
+    server_app = ServerApp()
+
+    @server_app.main()
+    def main(grid: Grid, context: Context) -> None:
+        nodes = _nodes(grid, scenario.clients.nodes)
+        _warm_up(grid, nodes)
+        pool = Pool(folder / "pool")
+        before, cpu, start = _resident(), time.process_time(), time.monotonic()
+        exchange = Exchange(grid, seen.server.deadline)
+        roster = Roster(nodes, seen.participants)
+        collect_uploads(exchange, roster, pool, seen, lambda done: None)
+        measured.update(
+            seconds=time.monotonic() - start,
+            startup=start - began,
+            bytes=pool.nbytes,
+            participants=len(pool),
+            cpu_seconds=time.process_time() - cpu,
+            rss_before=before,
+            rss_peak=peak_resident(),
+        )
+        pool.close()
+
+    with engine.logs_in(folder / "log.txt"), engine.ray_session(None):
+        engine.simulate(server_app, _client_app(scenario), scenario)
+    return measured
+
+
+def peak_resident() -> int:
+    """The highest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def _client_app(scenario: Scenario) -> ClientApp:
+    """The participants' own app, with one more message that makes a process ready."""
+    population = functools.partial(host, scenario)
+    app = clients.app.make(population)
+
+    @app.query(_WARM)
+    def warm(message: Message, context: Context) -> Message:
+        population(context).participant(0).upload()
+        time.sleep(_DWELL)
+        return Message(pack({"process": os.getpid()}), reply_to=message)
+
+    return app
+
+
+def _nodes(grid: Grid, count: int) -> tuple[int, ...]:
+    while len(nodes := tuple(grid.get_node_ids())) < count:
+        time.sleep(0.05)
+    return tuple(sorted(nodes))
+
+
+def _warm_up(grid: Grid, nodes: tuple[int, ...]) -> None:
+    """Have every client process load the data and make one upload."""
+    processes = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+    ready = set[Any]()
+    for _ in range(_ROUNDS):
+        requests = [
+            Request(nodes[i % len(nodes)], f"query.{_WARM}", pack({}), ()) for i in range(processes)
+        ]
+        for answers in Exchange(grid, 600.0).ask(requests):
+            ready |= {unpack_facts(a.content)["process"] for a in answers if a.content is not None}
+        if len(ready) >= processes:
+            return
+    raise EngineError(f"only {len(ready)} of {processes} client processes answered the warm-up")
