@@ -41,12 +41,16 @@ class Cipher(ABC):
         name: what the registry knows it by.
         exact: ``decrypt`` restores every byte.
         policies: the key policies that make sense for it.
+        augmentations: what a server may do to ciphertexts under policy ``image``: operations that
+            turn the ciphertext of an image into one of the same operation's result under another
+            key. Anything else is for the plain image.
         slice_scale: how much larger than usual the slices worked on at a time should be.
     """
 
     name: ClassVar[str]
     exact: ClassVar[bool] = True
     policies: ClassVar[tuple[Policy, ...]] = POLICIES
+    augmentations: ClassVar[tuple[str, ...]] = ()
     slice_scale: ClassVar[float] = 1
 
     @abstractmethod

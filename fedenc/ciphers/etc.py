@@ -42,6 +42,7 @@ class EtC(Cipher):
     color_shuffle: bool = True
     padding: str = "edge"
     name: ClassVar[str] = "etc"
+    augmentations: ClassVar[tuple[str, ...]] = ("flip",)
 
     def __post_init__(self) -> None:
         check_block_size(self.block_size)

@@ -48,6 +48,7 @@ class EtCGray(Cipher):
     subsampling: str = "4:4:4"
     padding: str = "edge"
     name: ClassVar[str] = "etc-gray"
+    augmentations: ClassVar[tuple[str, ...]] = ("flip",)
     exact: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

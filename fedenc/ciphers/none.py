@@ -16,6 +16,7 @@ class NoCipher(Cipher):
     """Identity; draws nothing."""
 
     name: ClassVar[str] = "none"
+    augmentations: ClassVar[tuple[str, ...]] = ("any",)
 
     def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
         return ()

@@ -40,6 +40,7 @@ class Pixel(Cipher):
 
     color_shuffle: bool = True
     name: ClassVar[str] = "pixel"
+    augmentations: ClassVar[tuple[str, ...]] = ("flip", "shift", "crop")
 
     def __post_init__(self) -> None:
         if not isinstance(self.color_shuffle, bool):

@@ -40,6 +40,7 @@ class Scramble(Cipher):
     block_size: int = 8
     padding: str = "edge"
     name: ClassVar[str] = "scramble"
+    augmentations: ClassVar[tuple[str, ...]] = ("flip",)
 
     def __post_init__(self) -> None:
         check_block_size(self.block_size)

@@ -1,0 +1,99 @@
+"""The plug-in that the documentation shows, installed for real and used like a built-in."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
+
+USE = """
+import numpy as np, torch
+from fedenc.ciphers import make, names
+from fedenc.errors import CipherError
+from fedenc.keys import KeyRing
+
+assert names()[-1] == "row-roll", names()
+cipher = make("row-roll", reach=5)
+assert cipher.params() == {"reach": 5}
+assert make("row-roll", **cipher.params()) == cipher
+plain = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (6, 3, 9, 7), dtype=np.uint8))
+for policy in ("same", "client", "image"):
+    keys = KeyRing(bytes(32)).keystream(
+        method="row-roll", policy=policy, purpose="t", nonce=bytes(16), ids=np.arange(6)
+    )
+    found = cipher.encrypt(plain, keys)
+    assert not torch.equal(found, plain)
+    assert torch.equal(found.sort(dim=3).values, plain.sort(dim=3).values)
+    assert torch.equal(cipher.decrypt(found, keys), plain)
+assert cipher.effective_bits(3, 9, 7) < 21
+try:
+    make("row-roll", reach=0)
+except CipherError as error:
+    assert "reach is 0" in str(error)
+else:
+    raise AssertionError
+"""
+
+
+def install(folder: Path, name: str, code: str, entry: str) -> None:
+    (folder / f"{name}.py").write_text(code)
+    info = folder / f"{name}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[fedenc.ciphers]\n{entry}\n")
+
+
+def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    root = str(GUIDE.parents[1])
+    paths = os.pathsep.join((str(folder), root))
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def documented(language: str) -> str:
+    found = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert len(found) == 1
+    return found[0]
+
+
+def test_the_documented_plug_in_works_like_a_built_in(tmp_path: Path) -> None:
+    code = documented("python")
+    assert len(code.splitlines()) <= 40
+    entry = re.fullmatch(
+        r'\[project.entry-points."fedenc.ciphers"\]\nrow-roll = "row_roll:RowRoll"\n',
+        documented("toml"),
+    )
+    assert entry
+    install(tmp_path, "row_roll", code, "row-roll = row_roll:RowRoll")
+    done = python(tmp_path, USE)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "entry", "message"),
+    [
+        ("import nowhere", "mine = broken:X", "plug-in cipher 'mine' does not load"),
+        ("X = 3", "mine = broken:X", "plug-in cipher 'mine' is 3; expected a dataclass"),
+        (
+            "from fedenc.ciphers.pixel import Pixel as X",
+            "mine = broken:X",
+            "plug-in 'mine' holds a cipher that calls itself 'pixel'",
+        ),
+    ],
+)
+def test_broken_plug_ins_are_reported_when_used(
+    tmp_path: Path, code: str, entry: str, message: str
+) -> None:
+    install(tmp_path, "broken", code, entry)
+    done = python(tmp_path, "from fedenc.ciphers import make, names; names(); make('mine')")
+    assert f"fedenc.errors.CipherError: {message}" in done.stderr
+    assert python(tmp_path, "from fedenc.ciphers import make; make('pixel')").returncode == 0
