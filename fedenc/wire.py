@@ -55,10 +55,11 @@ def unpack_shards(content: RecordDict) -> Iterator[Shard | ShardError]:
     read-only views of the message's bytes, so keep what you need by copying.
     """
     config = content.config_records.get(_FACTS, ConfigRecord())
-    for i in range(sum(key.startswith(_SHARD) for key in content.array_records)):
+    records = content.array_records  # Flower sorts all records out anew at every access
+    for i in range(sum(key.startswith(_SHARD) for key in records)):
         try:
             manifest = Manifest.from_json(str(config[f"{_MANIFEST}{i}"]))
-            arrays = unpack_arrays(content.array_records[f"{_SHARD}{i}"])
+            arrays = unpack_arrays(records[f"{_SHARD}{i}"])
             if missing := {"images", "ids", "views"} - arrays.keys():
                 raise ShardError(f"shard lacks {sorted(missing)}")
             if unknown := arrays.keys() - DTYPES.keys():
