@@ -100,7 +100,7 @@ def ask_roster(exchange: Exchange, roster: Roster) -> None:
     for answers in exchange.ask(requests):
         while answers:
             with contextlib.suppress(ShardError):  # garbage tells nothing, as silence does
-                _learn(answers.pop(), roster)
+                _learn(answers.pop(0), roster)
 
 
 def collect(
@@ -125,7 +125,7 @@ def collect(
             ask_roster(exchange, roster)
         for answers in exchange.ask(list(_requests(roster, phase, attempt))):
             while answers:  # replies are large: let go of each as soon as it is entered
-                _settle(answers.pop(), roster, phase)
+                _settle(answers.pop(0), roster, phase)
             progress(total - len(phase.wanted))
         if not phase.wanted:
             break

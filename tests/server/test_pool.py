@@ -1,0 +1,187 @@
+"""The pool: each shard once, in one order, whole or not at all after any crash."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_grid import make_shard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fedenc.errors import ShardError
+from fedenc.shard import Shard
+from server.pool import Pool, Rows
+
+quick = settings(
+    deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+_fresh = itertools.count()
+
+
+def shards(count: int = 4) -> list[Shard]:
+    return [make_shard(i, rows=2 + i) for i in range(count)]
+
+
+def rows(pool: Pool, chunk_bytes: int = 1 << 20) -> Rows:
+    chunks = list(pool.read(chunk_bytes))
+    return np.concatenate([c[0] for c in chunks]), np.concatenate([c[1] for c in chunks])
+
+
+def filled(folder: Path, each: int = 1) -> Pool:
+    """A pool of four shards, appended ``each`` at a time."""
+    pool, all_ = Pool(folder), shards()
+    for start in range(0, len(all_), each):
+        pool.append(all_[start : start + each])
+    return pool
+
+
+def test_what_is_stored_is_read_back(tmp_path: Path) -> None:
+    pool = filled(tmp_path)
+    images, labels = rows(pool)
+    np.testing.assert_array_equal(images, np.concatenate([s.images for s in shards()]))
+    np.testing.assert_array_equal(labels, np.concatenate([s.arrays()["labels"] for s in shards()]))
+    assert images.dtype == np.uint8
+    assert labels.dtype == np.int64
+    assert pool.rows == len(labels) == 2 + 3 + 4 + 5
+    assert pool.nbytes == (tmp_path / "pool.bin").stat().st_size
+    assert pool.manifest(2) == shards()[2].manifest
+    assert 2 in pool
+    assert 4 not in pool
+    assert pool.knows(shards()[0].manifest.nonce)
+
+
+@quick
+@given(order=st.permutations(range(4)), chunk=st.integers(1, 2000), each=st.integers(1, 4))
+def test_arrival_order_shows_nowhere(
+    tmp_path: Path, order: list[int], chunk: int, each: int
+) -> None:
+    pool, all_ = Pool(tmp_path / str(next(_fresh))), shards()
+    for start in range(0, 4, each):
+        pool.append([all_[i] for i in order[start : start + each]])
+    images, labels = rows(pool, chunk)
+    np.testing.assert_array_equal(images, np.concatenate([s.images for s in all_]))
+    np.testing.assert_array_equal(labels, np.concatenate([s.arrays()["labels"] for s in all_]))
+    reference = Pool(tmp_path / str(next(_fresh)))
+    reference.append(all_)
+    assert pool.digest == reference.digest
+    assert pool.participants == (0, 1, 2, 3)
+
+
+def test_rows_come_by_image_and_view_not_as_sent(tmp_path: Path) -> None:
+    images = np.arange(6 * 48, dtype=np.int64).astype(np.uint8).reshape(6, 3, 4, 4)
+    ids, views = np.array([7, 3, 3, 5, 7, 5]), np.array([1, 1, 0, 1, 0, 0])
+    shard = make_shard(0, images=images, ids=ids, views=views, view_count=2, labels=np.arange(6))
+    pool = Pool(tmp_path)
+    pool.append([shard])
+    expected = sorted(range(6), key=lambda i: (ids[i], views[i]))
+    got, labels = rows(pool)
+    np.testing.assert_array_equal(got, images[expected])
+    assert labels.tolist() == expected
+
+
+@pytest.mark.parametrize("again", ["participant", "nonce"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_repeat_is_refused_and_leaves_no_trace(tmp_path: Path, again: str, at_once: bool) -> None:
+    first = make_shard(0)
+    if again == "participant":
+        second = make_shard(0, nonce=bytes(16))
+    else:
+        second = make_shard(1, nonce=bytes.fromhex(first.manifest.nonce))
+    pool = Pool(tmp_path)
+    if not at_once:
+        pool.append([first])
+    with pytest.raises(ShardError, match=r"already|nonce"):
+        pool.append([first, second] if at_once else [second])
+    assert len(pool) == (0 if at_once else 1)
+    pool.append([make_shard(2)])
+    pool.close()
+    assert Pool(tmp_path).participants == ((2,) if at_once else (0, 2))
+
+
+def test_reopened_as_it_was(tmp_path: Path) -> None:
+    pool = filled(tmp_path)
+    before, digest = rows(pool), pool.digest
+    pool.close()
+    again = Pool(tmp_path)
+    np.testing.assert_array_equal(before[0], rows(again)[0])
+    assert (again.digest, again.rows, again.nbytes) == (digest, pool.rows, pool.nbytes)
+    with pytest.raises(ShardError):
+        again.append([shards()[1]])
+
+
+@quick
+@given(data=st.data(), each=st.integers(1, 4))
+def test_a_crash_at_any_byte_loses_only_the_unfinished(
+    tmp_path: Path, data: st.DataObject, each: int
+) -> None:
+    folder = tmp_path / str(next(_fresh))
+    filled(folder, each).close()
+    all_, ends, lines = shards(), [0], [0]
+    index = (folder / "index.jsonl").read_bytes()
+    for shard, line in zip(all_, index.splitlines(keepends=True), strict=True):
+        ends.append(ends[-1] + sum(a.nbytes for a in shard.arrays().values()))
+        lines.append(lines[-1] + len(line))
+    cut_bin = data.draw(st.integers(0, ends[-1]), "pool.bin ends at")
+    cut_index = data.draw(st.integers(0, lines[-1]), "index.jsonl ends at")
+    with (folder / "pool.bin").open("r+b") as file:
+        file.truncate(cut_bin)
+    with (folder / "index.jsonl").open("r+b") as file:
+        file.truncate(cut_index)
+    whole = sum(e <= cut_bin and n <= cut_index for e, n in zip(ends[1:], lines[1:], strict=True))
+    pool = Pool(folder)
+    assert pool.participants == tuple(range(whole))
+    pool.append(all_[whole:])
+    pool.close()
+    again = Pool(folder)
+    np.testing.assert_array_equal(rows(again)[0], np.concatenate([s.images for s in all_]))
+    assert (folder / "index.jsonl").read_bytes() == index
+
+
+@quick
+@given(data=st.data())
+def test_damage_is_found_and_never_crashes(tmp_path: Path, data: st.DataObject) -> None:
+    folder = tmp_path / str(next(_fresh))
+    filled(folder).close()
+    name = data.draw(st.sampled_from(["pool.bin", "index.jsonl"]))
+    content = bytearray((folder / name).read_bytes())
+    at = data.draw(st.integers(0, len(content) - 1))
+    content[at] ^= data.draw(st.integers(1, 255))
+    (folder / name).write_bytes(content)
+    pool = Pool(folder)
+    kept = len(pool)
+    assert kept < 4 or name == "index.jsonl"  # where a space may become a tab
+    assert pool.participants == tuple(range(kept))
+    expected = [shard.images for shard in shards()[:kept]]
+    if kept:
+        np.testing.assert_array_equal(rows(pool)[0], np.concatenate(expected))
+    pool.append(shards()[kept:])
+    assert pool.rows == 14
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"[]\n",
+        b"7\n",
+        b"\xff\n",
+        b'{"manifest": 3, "offset": 0}\n',
+        b'{"manifest": "{}", "offset": 0}\n',
+        b'{"offset": 0}\n',
+    ],
+)
+def test_a_line_that_is_no_entry_ends_the_pool(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "index.jsonl").write_bytes(line)
+    assert len(Pool(tmp_path)) == 0
+    assert (tmp_path / "index.jsonl").read_bytes() == b""
+
+
+def test_numbers_that_overflow_end_the_pool(tmp_path: Path) -> None:
+    filled(tmp_path).close()
+    for old, new in ((r"\"rows\":2", r"\"rows\":-2"), ("[3,4,4]", f"[{2**31},{2**31},{2**33}]")):
+        text = (tmp_path / "index.jsonl").read_text()
+        (tmp_path / "index.jsonl").write_text(text.replace(old, new))
+        pool = Pool(tmp_path)
+        assert len(pool) == 0
+        pool.append(shards())
+        pool.close()
