@@ -8,9 +8,13 @@ from fedenc.errors import TrainingError
 if TYPE_CHECKING:
     from fedenc.models.network import Network
 
-# name -> module under fedenc.models that defines a function of that name
+# name -> module under fedenc.models that defines a function of that name, and the least side of an
+# image in pixels that its poolings leave something of
 _FAMILIES = {
-    "resnet20": "resnet",
+    "resnet20": ("resnet", 4),
+    "resnet18": ("resnet", 4),
+    "vgg16_bn": ("vgg", 32),
+    "densenet40_12": ("densenet", 4),
 }
 
 
@@ -32,33 +36,48 @@ def build(
     """A freshly initialised network: uint8 N×``channels``×H×W images to N×``classes`` logits.
 
     ``size`` is (H, W). ``input`` is "raw", "invariant" (unchanged by NP and CS) or "invariant-np"
-    (unchanged by NP); see ``fedenc.models.inputs``. The weights are a function of the arguments
-    alone, and the caller's random state is left as it was.
+    (unchanged by NP); see ``fedenc.models.inputs``. ``adapter`` is a learned front end: "conv1x1",
+    "le-adaptnet" or "ele-adaptnet"; see ``fedenc.models.adapters``. The weights are a function of
+    the arguments alone, and the caller's random state is left as it was.
 
     Raises TrainingError for a name, an input, an adapter or a size that does not exist or fit.
     """
     if name not in _FAMILIES:
         raise TrainingError(f"model is {name!r}; expected one of {', '.join(_FAMILIES)}")
-    problems = [
-        f"{what} is {value}; expected at least {least}"
-        for what, value, least in (
-            ("channels", channels, 1),
-            ("classes", classes, 2),
-            ("height", size[0], 4),
-            ("width", size[1], 4),
-        )
-        if value < least
-    ]
-    if problems:
-        raise TrainingError(f"cannot build {name}: {'; '.join(problems)}")
-    if adapter is not None:
-        raise TrainingError(f"adapter is {adapter!r}; expected none")
     from torch import nn
 
+    from fedenc.models.adapters import ADAPTERS
     from fedenc.models.network import Architecture, Network
     from fedenc.training import rng
 
-    maker = getattr(import_module(f"fedenc.models.{_FAMILIES[name]}"), name)
+    if adapter is not None and adapter not in ADAPTERS:
+        known = ", ".join(ADAPTERS)
+        raise TrainingError(f"adapter is {adapter!r}; expected none or one of {known}")
+    family, least = _FAMILIES[name]
+    front = None if adapter is None else ADAPTERS[adapter]
+    block = 1 if front is None else front.block
+    problems = [
+        f"{what} is {value}; expected {expected}"
+        for what, value, good, expected in (
+            ("channels", channels, channels >= 1, "at least 1"),
+            ("classes", classes, classes >= 2, "at least 2"),
+            *(
+                (side, pixels, pixels >= least and pixels % block == 0, _side(least, block))
+                for side, pixels in zip(("height", "width"), size, strict=True)
+            ),
+        )
+        if not good
+    ]
+    if problems:
+        raise TrainingError(f"cannot build {name}: {'; '.join(problems)}")
+    maker = getattr(import_module(f"fedenc.models.{family}"), name)
     architecture = Architecture(name, channels, classes, (size[0], size[1]), input, adapter)
     with rng.seeded(seed, "initialisation", name):
-        return Network(architecture, nn.Identity(), maker(channels, classes))
+        if front is None:
+            return Network(architecture, nn.Identity(), maker(channels, classes))
+        body = maker(front.outputs or channels, classes)
+        return Network(architecture, front.make(channels, size), body)
+
+
+def _side(least: int, block: int) -> str:
+    return f"at least {least}" + (f" and a multiple of {block}" if block > 1 else "")

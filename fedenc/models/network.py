@@ -33,6 +33,11 @@ class Network(nn.Module):
         self.adapter = adapter
         self.body = body
 
+    def penalty(self) -> Tensor | None:
+        """What the adapter adds to the loss of the last forward pass, if it has such a term."""
+        found = getattr(self.adapter, "penalty", None)
+        return found if isinstance(found, Tensor) else None
+
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.body(self.adapter(self.input(images)))
         return logits

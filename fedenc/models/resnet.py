@@ -2,7 +2,7 @@
 
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock
+from torchvision.models.resnet import BasicBlock, ResNet
 
 
 class PaddedShortcut(nn.Module):
@@ -46,4 +46,16 @@ def resnet20(channels: int, classes: int) -> nn.Module:
             inputs = outputs
     body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))
     _kaiming(body)
+    return body
+
+
+def resnet18(channels: int, classes: int) -> nn.Module:
+    """ResNet-18 (table 1) with the usual stem for small images: 3×3 at stride 1, no max-pooling.
+
+    float N×channels×H×W to N×classes; 11.17 M parameters for RGB and ten classes.
+    """
+    body: nn.Module = ResNet(BasicBlock, [2, 2, 2, 2], num_classes=classes)
+    body.conv1 = nn.Conv2d(channels, 64, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(body.conv1.weight, mode="fan_out", nonlinearity="relu")
+    body.maxpool = nn.Identity()
     return body

@@ -37,6 +37,7 @@ class TrainingConfig:
     augmentation: str = "none"  # of what is in the pool: a name in fedenc.data.augment
     fill: int = 0  # 0..255: value of pixels that augmentation uncovers
     normalisation: str = "pool"  # pool (measured), imagenet, or none (pixels / 255)
+    validation: float = 0.0  # fraction held out, stratified; the weights of lowest loss are kept
     precision: str = "auto"  # fp32, bf16 (autocast), or bf16 where the hardware computes in it
     channels_last: bool = True
     compile: bool = False  # torch.compile the step: pays on a GPU over long runs
@@ -53,6 +54,7 @@ class TrainingConfig:
                 ("weight_decay", 0 <= self.weight_decay < math.inf, "0 or more"),
                 ("label_smoothing", 0 <= self.label_smoothing < 1, "at least 0 and below 1"),
                 ("clip_norm", 0 <= self.clip_norm < math.inf, "0 or more"),
+                ("ema", not (self.ema and self.validation), "0 where validation picks the weights"),
                 ("ema", 0 <= self.ema < 1, "at least 0 and below 1"),
                 ("schedule", self.schedule in SCHEDULES, f"one of {', '.join(SCHEDULES)}"),
                 ("warmup", 0 <= self.warmup < 1, "at least 0 and below 1"),
@@ -74,6 +76,7 @@ class TrainingConfig:
                     self.normalisation in NORMALISATIONS,
                     f"one of {', '.join(NORMALISATIONS)}",
                 ),
+                ("validation", 0 <= self.validation < 1, "at least 0 and below 1"),
                 ("precision", self.precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             )
             if not good

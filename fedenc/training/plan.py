@@ -45,12 +45,14 @@ def make_plan(
     batch_size: int,
     seed: int,
     epoch: int,
+    home: torch.device,
     device: torch.device,
 ) -> Plan:
     """The plan of epoch ``epoch`` (0-based) over the images numbered in ``images`` (int64).
 
     Image m owns the rows m·views to m·views + views − 1 of the pool. Each visit takes one of them
-    at random; every exhaustive copy of an image is one visit. Drawn on the CPU, kept on ``device``.
+    at random; every exhaustive copy of an image is one visit. Drawn on the CPU; rows are
+    kept where the pool is (``home``), draws on ``device``.
     """
     copies = augmentation.copies
     count = len(images) * copies
@@ -62,4 +64,4 @@ def make_plan(
     if not augmentation.identity:
         generator = rng.generator(seed, "augmentation", epoch)
         draws = augment.draw(augmentation, order % copies, generator).to(device)
-    return Plan(rows.to(device), draws, steps_per_epoch(len(images), augmentation, batch_size))
+    return Plan(rows.to(home), draws, steps_per_epoch(len(images), augmentation, batch_size))

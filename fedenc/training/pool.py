@@ -1,21 +1,106 @@
-"""The pool of protected images as the loop reads it: resident on the device, one uint8 copy."""
+"""The pool of protected images as the loop reads it.
+
+A pool that fits lives on the device, as the only copy there, and a batch is one gather. A larger
+one stays in the host's memory: a thread gathers the next batch into a page-locked buffer while the
+device works on this one, and the copy to the device is asynchronous.
+"""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
 from fedenc.errors import TrainingError
 
+RESIDENT_SHARE = 0.6  # of the device's free memory; the rest is for model and activations
+_AHEAD = 2  # batches gathered ahead of the one that is being trained on
+
+Batch = tuple[Tensor, Tensor]
+
 
 class Pool:
-    """uint8 N×C×H×W images and int64 N labels, gathered by row number on the device."""
+    """uint8 N×C×H×W images and int64 N labels, read by row number as batches on the device.
 
-    def __init__(self, images: Tensor, labels: Tensor, device: torch.device) -> None:
-        self.images = images.to(device)
-        self.labels = labels.to(device)
+    ``resident`` says whether the pool moves to the device; None: if it fits.
+    """
 
-    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Images and labels of int64 B rows."""
-        return self.images.index_select(0, rows), self.labels.index_select(0, rows)
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        device: torch.device,
+        *,
+        resident: bool | None = None,
+    ) -> None:
+        if resident is None:
+            resident = images.device == device or fits(images, device)
+        self.device = device
+        self.home = device if resident else torch.device("cpu")
+        self.resident = resident
+        self.images = images.to(self.home)
+        self.labels = labels.to(self.home)
+
+    def batches(self, rows: Iterable[Tensor]) -> Iterator[Batch]:
+        """Images and labels, on the device, of each int64 tensor of rows (at ``home``)."""
+        if not self.resident:
+            return self._stream(rows)
+        return ((self.images.index_select(0, r), self.labels.index_select(0, r)) for r in rows)
+
+    def _stream(self, rows: Iterable[Tensor]) -> Iterator[Batch]:
+        locked = self.device.type == "cuda"
+        ring = [_Buffer(self.images, self.labels, locked) for _ in range(_AHEAD + 1)]
+        waiting: list[tuple[_Buffer, Future[Batch]]] = []
+        with ThreadPoolExecutor(1) as thread:
+            for number, part in enumerate(rows):
+                buffer = ring[number % len(ring)]
+                waiting.append((buffer, thread.submit(buffer.gather, part)))
+                if len(waiting) > _AHEAD:
+                    yield self._send(*waiting.pop(0))
+            while waiting:
+                yield self._send(*waiting.pop(0))
+
+    def _send(self, buffer: "_Buffer", gathered: "Future[Batch]") -> Batch:
+        images, labels = (t.to(self.device, non_blocking=True) for t in gathered.result())
+        buffer.sent()
+        return images, labels
+
+
+class _Buffer:
+    """Host memory for one batch, not overwritten before the device has read it."""
+
+    def __init__(self, images: Tensor, labels: Tensor, locked: bool) -> None:
+        self.pool = (images, labels)
+        self.locked = locked
+        self.memory: list[Tensor] = []
+        self.event = torch.cuda.Event() if locked else None  # type: ignore[no-untyped-call]
+
+    def gather(self, rows: Tensor) -> Batch:
+        if self.event is not None:
+            self.event.synchronize()
+        if not self.locked:  # without a copy to come, memory that is used again would be shared
+            return self.pool[0].index_select(0, rows), self.pool[1].index_select(0, rows)
+        if not self.memory or len(self.memory[0]) < len(rows):
+            self.memory = [
+                torch.empty((len(rows), *t.shape[1:]), dtype=t.dtype, pin_memory=True)
+                for t in self.pool
+            ]
+        out = [memory[: len(rows)] for memory in self.memory]
+        for source, target in zip(self.pool, out, strict=True):
+            torch.index_select(source, 0, rows, out=target)
+        return out[0], out[1]
+
+    def sent(self) -> None:
+        if self.event is not None:
+            self.event.record()
+
+
+def fits(images: Tensor, device: torch.device) -> bool:
+    """Whether a copy of ``images`` leaves the device room for training."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return bool(images.numel() * images.element_size() <= RESIDENT_SHARE * free)
 
 
 def check_labels(labels: Tensor, images: int, classes: int, views: int) -> None:

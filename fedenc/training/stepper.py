@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from fedenc.models.network import Network
 from fedenc.training.config import TrainingConfig
 from fedenc.training.precision import autocast, resolve
 
@@ -20,10 +22,14 @@ class Measured(NamedTuple):
 class Stepper:
     """Holds the optimiser. ``step`` does forward, backward and update on one batch."""
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, device: torch.device) -> None:
+    def __init__(
+        self, model: Network, config: TrainingConfig, device: torch.device, world: int = 1
+    ) -> None:
         self.model = model
         self.config = config
         self.device = device
+        self.world = world
+        self.network: nn.Module = model if world == 1 else DistributedDataParallel(model)
         self.precision = resolve(config.precision, device)
         parameters = [p for p in model.parameters() if p.requires_grad]
         decayed = [p for p in parameters if config.decay_all or p.ndim > 1]
@@ -42,15 +48,20 @@ class Stepper:
         self.averaged = [t.detach().clone() for t in self._floats()] if config.ema else []
         self._forward = torch.compile(self._loss) if config.compile else self._loss
 
-    def step(self, images: Tensor, labels: Tensor, *, rate: float, number: int) -> Measured:
+    def step(
+        self, images: Tensor, labels: Tensor, *, whole: int, rate: float, number: int
+    ) -> Measured:
         """Train on uint8 B×C×H×W images with int64 B labels at learning rate ``rate``.
 
-        ``number`` is the 0-based number of the step in the whole run.
+        ``whole`` is the size of the batch over all workers, ``number`` the 0-based number of the
+        step in the run.
         """
         if self.config.channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.precision, self.device):
             loss, measured = self._forward(images, labels)
+        if self.world > 1:  # gradients are averaged over workers, whose shares may differ by one
+            loss = loss * (len(labels) * self.world / whole)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.clip_norm:
@@ -65,8 +76,11 @@ class Stepper:
         return measured
 
     def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Measured]:
-        logits = self.model(images).float()
+        logits = self.network(images).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
+        penalty = self.model.penalty()
+        if penalty is not None:
+            loss = loss + penalty
         with torch.no_grad():
             correct = (logits.argmax(dim=1) == labels).sum()
         return loss, Measured(loss.detach() * len(labels), correct)
@@ -95,7 +109,9 @@ class Stepper:
             tensor.copy_(tensors[f"average.{i:04}"])
 
     def adopt_average(self) -> None:
-        """Make the averaged weights the model's."""
+        """Make the averaged weights the model's, if there is an average."""
+        if not self.averaged:
+            return
         with torch.no_grad():
             for target, average in zip(self._floats(), self.averaged, strict=True):
                 target.copy_(average)

@@ -16,6 +16,7 @@ def plan(images: int, views: int = 1, name: str = "none", batch: int = 7, **keyw
         batch_size=batch,
         seed=keywords.get("seed", 0),
         epoch=keywords.get("epoch", 0),
+        home=CPU,
         device=CPU,
     )
 
