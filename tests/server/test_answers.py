@@ -1,0 +1,251 @@
+"""Queries and scores: answered in the right order to the right participant, counted if possible."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from fake_grid import Reply, answer, link, make_shard, provider_view
+from flwr.app import Error, RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedenc.scenario import Server
+from fedenc.shard import Shard
+from fedenc.wire import pack, unpack_arrays
+from server.answers import Answered, Tally, _tally, answer_queries
+from server.collector import SCORE, UPLOAD, Roster
+from server.exchange import Exchange, Request
+
+
+class MeanPredictor:
+    """A predictor whose answer shows which image it was asked about."""
+
+    def __init__(self) -> None:
+        self.batches = 0
+
+    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        self.batches += 1
+        return expected(images)
+
+
+def expected(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    return np.stack([images.mean((1, 2, 3)), images.max((1, 2, 3))], axis=1).astype(np.float32)
+
+
+def queries(i: int, conditions: Sequence[str] = ("plain", "encrypted")) -> list[Shard]:
+    return [make_shard(i, rows=2 + i, purpose=c) for c in conditions]
+
+
+def counts(i: int, **changes: Any) -> dict[str, Any]:
+    total = {"plain": 2 + i, "encrypted": 2 + i}
+    return {
+        "correct": {"plain": i, "encrypted": 1},
+        "total": total,
+        "agree": 1,
+        "pairs": 2 + i,
+    } | changes
+
+
+class Asking:
+    """One node a participant; what comes back for some of them is replaced."""
+
+    def __init__(self, **replaced: dict[int, Any]) -> None:
+        self.replaced = replaced
+        self.received: dict[int, dict[str, npt.NDArray[Any]]] = {}
+
+    def __call__(self, node: int, kind: str, facts: dict[str, Any]) -> Sequence[Reply]:
+        special = self.replaced.get(kind.partition(".")[2], {}).get(node)
+        if isinstance(special, RecordDict | Error):
+            return [(0.1, special)]
+        if kind == SCORE:
+            entry = counts(node) if special is None else special
+            return [(0.1, answer([node], scores={str(node): entry}))]
+        if isinstance(special, dict):
+            return [(0.1, answer([node], **special))]
+        return [(0.1, answer([node], queries(node) if special is None else special))]
+
+
+def ask(
+    monkeypatch: pytest.MonkeyPatch, world: Any, members: set[int] | None = None, **view: Any
+) -> tuple[Answered, MeanPredictor, Any]:
+    exchange, grid = link(monkeypatch, world)
+    seen = provider_view(**view)
+    predictor = MeanPredictor()
+    answered = answer_queries(
+        exchange,
+        Roster(tuple(range(5)), 5),
+        predictor,
+        seen,
+        {0, 1, 2, 3} if members is None else members,
+        lambda phase, done, total: None,
+    )
+    return answered, predictor, grid
+
+
+def test_everybody_is_answered_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, predictor, _ = ask(monkeypatch, Asking())
+    assert answered.failed == []
+    assert sorted(answered.tallies) == [0, 1, 2, 3, 4]
+    assert answered.tallies[3] == Tally(
+        {"plain": 3, "encrypted": 1}, {"plain": 5, "encrypted": 5}, 1, 5
+    )
+    assert predictor.batches == 5
+
+
+def test_scores_go_back_in_the_order_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    received: dict[str, RecordDict] = {}
+    push = Exchange._push
+
+    def watch(self: Exchange, request: Any) -> None:
+        if request.kind == SCORE:
+            received[request.node] = request.content
+        push(self, request)
+
+    monkeypatch.setattr(Exchange, "_push", watch)
+    ask(monkeypatch, Asking())
+    for i in range(5):
+        scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
+        assert scores.keys() == {"plain", "encrypted"}
+        for shard in queries(i):
+            np.testing.assert_array_equal(scores[shard.manifest.purpose], expected(shard.images))
+
+
+def test_only_members_and_outsiders_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, predictor, grid = ask(monkeypatch, Asking(), members={1})
+    assert sorted(answered.tallies) == [1, 4]
+    assert predictor.batches == 2  # uploads that failed earn no answers
+    assert {m.node for m in grid.sent if m.kind == SCORE} == {1, 4}
+
+
+REFUSED: dict[str, Any] = {
+    "labels": [*queries(2, ["plain"]), make_shard(2, purpose="encrypted", labels=np.arange(3))],
+    "twice": [*queries(2), *queries(2, ["plain"])],
+    "unasked": [*queries(2), make_shard(2, purpose="same-key")],
+    "training": [make_shard(2)],
+    "encrypted as plain": [make_shard(2, purpose="plain", cipher="pixel")],
+    "plain as encrypted": [make_shard(2, purpose="encrypted", cipher="none", params={})],
+    "in another's name": queries(1),
+    "shape": [make_shard(2, purpose="plain", images=np.zeros((2, 3, 8, 8), np.uint8), rows=2)],
+    "nobody's": queries(77),
+    "error": Error(1, "broken"),
+    "empty": RecordDict(),
+    "none": [],
+    "lazy, in another's name": {"nothing": [0, 1]},
+    "lazy nonsense": {"nothing": "all"},
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_refused_queries_hurt_only_their_sender(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    answered, _, _ = ask(monkeypatch, Asking(queries={2: REFUSED[what]}))
+    assert sorted(answered.tallies) == [0, 1, 3, 4]
+    assert [(f.id, f.phase) for f in answered.failed] == [(2, "queries")]
+    assert answered.tallies[1].total == {"plain": 3, "encrypted": 3}
+
+
+def test_who_has_nothing_to_ask_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, _, _ = ask(monkeypatch, Asking(queries={4: {"nothing": [4]}}))
+    assert sorted(answered.tallies) == [0, 1, 2, 3]
+    assert answered.failed == []
+
+
+IMPOSSIBLE: dict[str, Any] = {
+    "more right than asked": counts(2, correct={"plain": 5, "encrypted": 0}),
+    "fewer than none": counts(2, correct={"plain": -1, "encrypted": 0}),
+    "true": counts(2, correct={"plain": True, "encrypted": 0}),
+    "half": counts(2, correct={"plain": 0.5, "encrypted": 0}),
+    "another total": counts(2, total={"plain": 4, "encrypted": 9}),
+    "a condition missing": counts(2, total={"plain": 4}, correct={"plain": 1}),
+    "a condition more": counts(2, correct={"plain": 1, "encrypted": 1, "same-key": 1}),
+    "more pairs than queries": counts(2, pairs=5),
+    "more agreement than pairs": counts(2, agree=4, pairs=3),
+    "agreement without pairs": counts(2, pairs=None),
+    "not counts": 7,
+    "text": "all",
+    "list": [1],
+    "nothing": {},
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_impossible_counts_are_refused(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    answered, _, _ = ask(monkeypatch, Asking(score={2: IMPOSSIBLE[what]}))
+    assert sorted(answered.tallies) == [0, 1, 3, 4]
+    ((failure),) = answered.failed
+    assert (failure.id, failure.phase) == (2, "score")
+    assert "impossible counts" in failure.reason
+
+
+@pytest.mark.parametrize(
+    "content", [Error(1, "x"), RecordDict(), pack({"hosted": [2], "scores": [1]}), pack({})]
+)
+def test_unreadable_scores_are_failures(monkeypatch: pytest.MonkeyPatch, content: Any) -> None:
+    answered, _, _ = ask(monkeypatch, Asking(score={2: content}))
+    assert [(f.id, f.phase) for f in answered.failed] == [(2, "score")]
+
+
+def test_counts_of_others_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    lie = answer([2], scores={str(i): counts(i, correct={"plain": 0}) for i in range(5)})
+    answered, _, _ = ask(monkeypatch, Asking(score={2: lie}))
+    assert answered.tallies[3].correct == {"plain": 3, "encrypted": 1}
+    assert [f.id for f in answered.failed] == [2]
+
+
+def test_pairs_are_bounded_by_the_paired_conditions_alone() -> None:
+    """The parts of the test set behind the conditions may differ in size by one."""
+    sizes = {"plain": 9, "encrypted": 9, "same-key": 8}
+    entry = {"correct": dict.fromkeys(sizes, 1), "total": sizes, "agree": 9, "pairs": 9}
+    assert _tally(entry, sizes) == Tally(entry["correct"], sizes, 9, 9)  # type: ignore[arg-type]
+    unpaired = {"correct": {"plain": 1}, "total": {"plain": 9}, "agree": 1, "pairs": 1}
+    assert _tally(unpaired, {"plain": 9}) is None
+
+
+def test_an_upload_that_comes_during_queries_changes_no_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A late answer of an earlier phase must not be entered into this one's accounts."""
+    failing = Asking(queries={1: Error(1, "why it failed")})
+
+    def world(node: int, kind: str, facts: dict[str, Any]) -> Sequence[Reply]:
+        return [(9.0, answer([1]))] if kind == UPLOAD else failing(node, kind, facts)
+
+    exchange, grid = link(monkeypatch, world)
+    exchange._startup = 0.0  # so that the upload is given up after the deadline of five seconds
+    list(exchange.ask([Request(1, UPLOAD, pack({}), (1,))]))
+    grid.clock.now += 3.95  # a moment before it comes after all
+    answered = answer_queries(
+        exchange,
+        Roster(tuple(range(5)), 5),
+        MeanPredictor(),
+        provider_view(server=Server(deadline=5.0, attempts=1)),
+        {0, 1, 2, 3},
+        lambda phase, done, total: None,
+    )
+    assert not exchange._given_up
+    assert [(f.id, f.reason) for f in answered.failed] == [(1, "its node failed: why it failed")]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 12) | st.floats() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["plain", "encrypted", "x"]), inner, max_size=3)
+    ),
+)
+
+
+@given(
+    entry=st.fixed_dictionaries(
+        {},
+        optional={name: json_values for name in ("correct", "total", "agree", "pairs")},  # noqa: C420
+    )
+    | json_values
+)
+def test_any_counts_are_possible_or_refused(entry: Any) -> None:
+    sizes = {"plain": 3, "encrypted": 3}
+    tally = _tally(entry, sizes)
+    if tally is not None:
+        assert tally.total == sizes
+        assert all(0 <= tally.correct[c] <= 3 for c in sizes)
