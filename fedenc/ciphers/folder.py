@@ -1,0 +1,330 @@
+"""Encrypt and decrypt image files: one, or a folder of any size with several processes.
+
+Encrypting ``photos/`` into ``sent/`` writes ``sent/a/b.png`` for ``photos/a/b.png``, and the
+manifest ``sent/fedenc-manifest.jsonl``; encrypting one file into ``x.png`` writes
+``x.png.fedenc.jsonl``. An image that fails is reported and does not stop the others. A run that was
+interrupted goes on where it stopped; every attempt at an image takes a fresh random id, so no key
+is used for two images.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedenc.ciphers import imagefile, manifest
+from fedenc.ciphers.base import Cipher
+from fedenc.ciphers.manifest import Entry, Header
+from fedenc.errors import CipherError, DataError, EngineError, FedencError
+from fedenc.keys import KeyRing, Keystream, Policy, new_nonce
+
+Progress = Callable[[int, int], None]
+_FILES_A_PROCESS = 32  # fewer do not pay for starting one
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of the files.
+
+    Attributes:
+        done: written in this run.
+        skipped: there already, from an earlier run.
+        failed: (file, reason) of all others.
+    """
+
+    done: int
+    skipped: int
+    failed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    source: Path
+    target: Path
+    entry: Entry
+
+
+_Outcome = Entry | str  # the finished entry, or why it failed
+_Worker = Callable[[_Job], _Outcome]
+
+
+def encrypt(
+    source: Path,
+    target: Path,
+    cipher: Cipher,
+    ring: KeyRing,
+    *,
+    policy: Policy = "image",
+    suffix: str = ".png",
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Encrypt an image or all images of a folder.
+
+    Args:
+        source: a file, or a folder that is searched for PNG, WebP, BMP and JPEG files.
+        target: a file or folder; a folder must be new, empty or the same run's, interrupted.
+        cipher: with what.
+        ring: whose keys.
+        policy: which images share a key.
+        suffix: format of the encrypted files of a folder: .png, .webp or .bmp.
+        processes: how many work at the same time; None lets the number of files decide.
+        progress: called with (files finished, files in all).
+
+    Raises:
+        CipherError: a lossy format, or a target that holds images encrypted otherwise.
+        DataError: nothing to encrypt, or a target that holds other files.
+        KeyfileError: another key than the interrupted run's.
+    """
+    header = Header.of(cipher, policy, new_nonce(), ring)
+    if source.is_file():
+        target = target / f"{source.stem}{suffix}" if target.is_dir() else target
+        imagefile.check_lossless(target.suffix)
+        if target.exists():
+            raise DataError(f"{target} exists and would be overwritten; choose another name")
+        return _encrypt_file(
+            _Job(source, target, _new_entry(target.name, source.name)), header, ring
+        )
+    imagefile.check_lossless(suffix)
+    names = _images(source, target)
+    record = target / manifest.NAME
+    finished: dict[str, Entry] = {}
+    if record.exists():
+        header, finished = _resume(record, header, ring)
+    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DataError(f"{target} is not an empty folder and holds no manifest; choose another")
+    else:
+        manifest.create(record, header)
+    jobs = [
+        _Job(source / name, target / out, _new_entry(out, name))
+        for name, out in zip(names, _with_suffix(names, suffix), strict=True)
+    ]
+    left = [job for job in jobs if not (job.entry.file in finished and job.target.exists())]
+    skipped = len(jobs) - len(left)
+    return _run(partial(_encrypt_one, header, ring), left, skipped, record, processes, progress)
+
+
+def decrypt(
+    source: Path,
+    target: Path,
+    ring: KeyRing,
+    *,
+    processes: int | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Decrypt an encrypted image or folder; the method and its parameters come from the manifest.
+
+    Args:
+        source: an encrypted file or folder, with its manifest.
+        target: a file or folder; files that are there already are left as they are.
+        ring: the keys used to encrypt.
+        processes: how many work at the same time; None lets the number of files decide.
+        progress: called with (files finished, files in all).
+
+    Raises:
+        DataError: no manifest, or a damaged one.
+        KeyfileError: the wrong key.
+        CipherError: a lossy output format, or a cipher that is not installed.
+    """
+    single = source.is_file()
+    record, name = _find_manifest(source) if single else (source / manifest.NAME, None)
+    header, entries = manifest.load(record)
+    header.check_key(ring)
+    if single:
+        if name not in entries:
+            raise DataError(f"manifest {record} does not list {name}")
+        entry = entries[name]
+        if target.is_dir():
+            target = target / _lossless_name(Path(entry.source).name)
+        imagefile.check_lossless(target.suffix)
+        if target.exists():
+            raise DataError(f"{target} exists and would be overwritten; choose another name")
+        jobs = [_Job(source, target, entry)]
+    else:
+        _refuse_nesting(source, target)
+        jobs = [
+            _Job(source / e.file, target / _lossless_name(e.source), e) for e in entries.values()
+        ]
+    left = [job for job in jobs if not job.target.exists()]
+    skipped = len(jobs) - len(left)
+    return _run(partial(_decrypt_one, header, ring), left, skipped, None, processes, progress)
+
+
+def _new_entry(file: str, source: str) -> Entry:
+    return Entry(file, source, secrets.randbits(63))
+
+
+def _encrypt_file(job: _Job, header: Header, ring: KeyRing) -> Report:
+    outcome = _encrypt_one(header, ring, job)
+    if isinstance(outcome, str):
+        return Report(0, 0, ((str(job.source), outcome),))
+    manifest.create(_beside(job.target), header)
+    manifest.append(_beside(job.target), outcome)
+    return Report(1, 0, ())
+
+
+def _encrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
+    try:
+        cipher = header.build()
+        image, mode = imagefile.read(job.source)
+        image = _with_channels(image, cipher)
+        channels, height, width = image.shape
+        entry = replace(job.entry, shape=(channels, height, width), mode=mode)
+        found = cipher.encrypt(image[None], _keystream(header, ring, entry))[0]
+        if len(found) not in (1, 3):
+            raise CipherError(f"{cipher.name} makes {len(found)} channels, no file format holds it")
+        imagefile.write(job.target, found, "L" if len(found) == 1 else "RGB")
+        return entry
+    except FedencError as error:
+        return str(error)
+    except Exception as error:  # one bad file, whatever is wrong with it, must not stop the rest
+        return f"{type(error).__name__}: {error}"
+
+
+def _decrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
+    try:
+        cipher, entry = header.build(), job.entry
+        image, _ = imagefile.read(job.source)
+        if cipher.output_shape(*entry.shape)[0] == 1:
+            image = image[:1]  # WebP stores gray as three equal channels
+        keystream = _keystream(header, ring, entry)
+        found = cipher.decrypt(image[None], keystream, shape=entry.shape)[0]
+        imagefile.write(job.target, found, entry.mode)
+        return entry
+    except FedencError as error:
+        return str(error)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _keystream(header: Header, ring: KeyRing, entry: Entry) -> Keystream:
+    return ring.keystream(
+        method=header.cipher,
+        policy=header.policy,
+        purpose=manifest.PURPOSE,
+        nonce=bytes.fromhex(header.nonce),
+        ids=np.array([entry.id]),
+    )
+
+
+def _with_channels(image: Tensor, cipher: Cipher) -> Tensor:
+    """A gray image in three equal channels where the cipher does not take one."""
+    if len(image) == 1:
+        try:
+            cipher.output_shape(*image.shape)
+        except CipherError:
+            return image.expand(3, -1, -1)
+    return image
+
+
+def _run(
+    worker: _Worker,
+    jobs: Sequence[_Job],
+    skipped: int,
+    record: Path | None,
+    processes: int | None,
+    progress: Progress | None,
+) -> Report:
+    done, failed = 0, []
+    total = len(jobs) + skipped
+    for job, outcome in zip(jobs, _outcomes(worker, jobs, processes), strict=True):
+        if isinstance(outcome, str):
+            failed.append((str(job.source), outcome))
+        else:
+            done += 1
+            if record:
+                manifest.append(record, outcome)
+        if progress:
+            progress(skipped + done + len(failed), total)
+    return Report(done, skipped, tuple(failed))
+
+
+def _outcomes(worker: _Worker, jobs: Sequence[_Job], processes: int | None) -> Iterator[_Outcome]:
+    if processes is None:
+        processes = min(os.cpu_count() or 1, len(jobs) // _FILES_A_PROCESS)
+    if processes <= 1:
+        yield from map(worker, jobs)
+        return
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    pool = ProcessPoolExecutor(processes, context, torch.set_num_threads, (1,))
+    try:
+        yield from pool.map(worker, jobs, chunksize=4)
+    except BrokenProcessPool as error:
+        raise EngineError(
+            "a process that worked on images died, probably for want of memory; run the same "
+            "command again with fewer --processes, it goes on where it stopped"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _images(source: Path, target: Path) -> list[str]:
+    if not source.is_dir():
+        raise DataError(f"{source} does not exist")
+    _refuse_nesting(source, target)
+    names = sorted(
+        path.relative_to(source).as_posix()
+        for path in source.rglob("*")
+        if path.suffix.lower() in imagefile.READABLE and path.is_file()
+    )
+    if not names:
+        raise DataError(f"{source} holds no {', '.join(imagefile.READABLE)} files")
+    return names
+
+
+def _refuse_nesting(source: Path, target: Path) -> None:
+    if target.resolve().is_relative_to(source.resolve()):
+        raise DataError(f"{target} lies inside {source}; choose a folder outside it")
+
+
+def _with_suffix(names: Sequence[str], suffix: str) -> list[str]:
+    """Names of the encrypted files: ``a.png`` stays, ``a.bmp`` becomes ``a.bmp.png``."""
+    out = [n if Path(n).suffix.lower() == suffix else n + suffix for n in names]
+    if len(set(out)) != len(out):
+        twice = next(name for name in out if out.count(name) > 1)
+        raise DataError(f"two images would both become {twice}; rename one of them")
+    return out
+
+
+def _lossless_name(source: str) -> str:
+    """What a decrypted file is called: as it was, or with .png behind it where that was lossy."""
+    return source if Path(source).suffix.lower() in imagefile.LOSSLESS else source + ".png"
+
+
+def _resume(record: Path, wanted: Header, ring: KeyRing) -> tuple[Header, dict[str, Entry]]:
+    header, entries = manifest.load(record)
+    header.check_key(ring)
+    for field in ("cipher", "params", "policy"):
+        found, asked = getattr(header, field), getattr(wanted, field)
+        if found != asked:
+            raise CipherError(
+                f"{record.parent} holds images encrypted with {field} {found}, asked is {asked}; "
+                "choose another folder"
+            )
+    manifest.trim(record)
+    return header, entries
+
+
+def _beside(target: Path) -> Path:
+    return target.with_name(target.name + ".fedenc.jsonl")
+
+
+def _find_manifest(source: Path) -> tuple[Path, str]:
+    """The manifest that lists a file: beside it, or in a folder above it."""
+    if _beside(source).exists():
+        return _beside(source), source.name
+    for folder in source.resolve().parents:
+        if (folder / manifest.NAME).exists():
+            return folder / manifest.NAME, source.resolve().relative_to(folder).as_posix()
+    return _beside(source), source.name

@@ -1,0 +1,283 @@
+"""Files and folders: every byte comes back, whatever is wrong with the neighbours."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedenc.ciphers import folder, make, manifest
+from fedenc.errors import CipherError, DataError, FedencError, KeyfileError
+from fedenc.keys import POLICIES, KeyRing
+
+RING = KeyRing(bytes(range(32)), 2)
+SIZES = [(1, 1), (2, 9), (33, 17), (64, 64), (131, 257)]
+
+
+def picture(height: int, width: int, mode: str = "RGB", seed: int = 0) -> Image.Image:
+    channels = {"RGB": 3, "L": 1, "RGBA": 4}[mode]
+    values = np.random.default_rng(seed).integers(0, 256, (height, width, channels))
+    if mode == "RGBA":
+        values[..., 3] = 255
+    return Image.fromarray(
+        values.astype(np.uint8).squeeze(-1) if mode == "L" else values.astype(np.uint8)
+    )
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    root = tmp_path / "photos"
+    (root / "deep" / "er").mkdir(parents=True)
+    for seed, (height, width) in enumerate(SIZES):
+        picture(height, width, seed=seed).save(root / "deep" / f"{height}x{width}.png")
+    picture(20, 31, "L").save(root / "gray.png")
+    picture(12, 12, "RGBA").save(root / "opaque.png")
+    picture(9, 5).save(root / "deep" / "er" / "b.bmp")
+    picture(9, 6).save(root / "c.webp", lossless=True)
+    picture(14, 10).save(root / "d.jpg")
+    (root / "notes.txt").write_text("not an image")
+    return root
+
+
+def pixels(path: Path) -> tuple[str, bytes]:
+    with Image.open(path) as file:
+        return file.mode, file.tobytes()
+
+
+def images(root: Path) -> dict[str, tuple[str, bytes]]:
+    found = sorted(p for p in root.rglob("*") if p.suffix in (".png", ".bmp", ".webp", ".jpg"))
+    return {p.relative_to(root).as_posix(): pixels(p) for p in found}
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@pytest.mark.parametrize("name", ["pixel", "etc", "le", "scramble", "none"])
+def test_every_byte_comes_back(photos: Path, tmp_path: Path, name: str, policy) -> None:
+    sent, back = tmp_path / "sent", tmp_path / "back"
+    report = folder.encrypt(photos, sent, make(name), RING, policy=policy)
+    assert report == folder.Report(10, 0, ())
+    assert folder.decrypt(sent, back, RING) == folder.Report(10, 0, ())
+    expected, found = images(photos), images(back)
+    expected["d.jpg.png"] = expected.pop("d.jpg")
+    assert found == expected
+    if name != "none":
+        hidden = images(sent)
+        assert hidden["deep/64x64.png"] != expected["deep/64x64.png"]
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".bmp"])
+@pytest.mark.parametrize("name", ["pixel", "etc-gray"])
+def test_other_lossless_formats(photos: Path, tmp_path: Path, suffix: str, name: str) -> None:
+    sent, back = tmp_path / "sent", tmp_path / "back"
+    assert not folder.encrypt(photos, sent, make(name), RING, suffix=suffix).failed
+    assert {p.suffix for p in sent.rglob("*.*")} == {suffix, ".jsonl"}
+    assert not folder.decrypt(sent, back, RING).failed
+    expected, found = images(photos), images(back)
+    expected["d.jpg.png"] = expected.pop("d.jpg")
+    for file, (mode, data) in expected.items():
+        assert found[file][0] == mode
+        difference = np.frombuffer(data, np.uint8) - np.frombuffer(found[file][1], np.uint8).astype(
+            int
+        )
+        assert abs(difference).max() <= (0 if name == "pixel" else 2)
+
+
+def test_processes_change_nothing(photos: Path, tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    folder.encrypt(
+        photos,
+        tmp_path / "sent",
+        make("pixel"),
+        RING,
+        processes=2,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert seen == [(i, 10) for i in range(1, 11)]
+    folder.decrypt(tmp_path / "sent", tmp_path / "back", RING, processes=1)
+    assert images(tmp_path / "back")["gray.png"] == images(photos)["gray.png"]
+
+
+def test_manifest_holds_public_parameters_only(photos: Path, tmp_path: Path) -> None:
+    folder.encrypt(photos, tmp_path / "sent", make("etc", block_size=8), RING)
+    text = (tmp_path / "sent" / manifest.NAME).read_text()
+    first, *rest = (json.loads(line) for line in text.splitlines())
+    assert first["cipher"] == "etc"
+    assert first["params"] == make("etc", block_size=8).params()
+    assert set(first) == {"format", "version", "cipher", "params", "policy", "nonce", "key_check"}
+    assert all(set(line) == {"file", "source", "id", "shape", "mode"} for line in rest)
+    assert len({line["id"] for line in rest}) == len(rest) == 10
+    assert bytes(range(32)).hex() not in text
+    assert RING.fingerprint not in text
+
+
+def test_two_runs_share_no_keys(photos: Path, tmp_path: Path) -> None:
+    for run in ("one", "two"):
+        folder.encrypt(photos, tmp_path / run, make("pixel"), RING)
+    one, two = images(tmp_path / "one"), images(tmp_path / "two")
+    assert all(one[name] != two[name] for name in one if name != "deep/1x1.png")
+    assert (
+        len(
+            {
+                json.loads((tmp_path / r / manifest.NAME).read_text().splitlines()[0])["nonce"]
+                for r in ("one", "two")
+            }
+        )
+        == 2
+    )
+
+
+def test_one_bad_file_does_not_stop_the_rest(photos: Path, tmp_path: Path) -> None:
+    (photos / "empty.png").write_bytes(b"")
+    (photos / "torn.png").write_bytes((photos / "gray.png").read_bytes()[:300])
+    glass = picture(4, 4, "RGBA")
+    glass.putalpha(100)
+    glass.save(photos / "glass.png")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(photos / "deep16.png")
+    report = folder.encrypt(photos, tmp_path / "sent", make("pixel"), RING)
+    assert report.done == 10
+    reasons = {Path(name).name: reason for name, reason in report.failed}
+    assert set(reasons) == {"empty.png", "torn.png", "glass.png", "deep16.png"}
+    assert "cannot be decoded" in reasons["torn.png"]
+    assert "transparent" in reasons["glass.png"]
+    assert "8-bit" in reasons["deep16.png"]
+    assert not list((tmp_path / "sent").rglob("*.part"))
+
+
+def test_damaged_ciphertexts_are_listed(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    folder.encrypt(photos, sent, make("pixel"), RING)
+    (sent / "gray.png").unlink()
+    picture(5, 5).save(sent / "opaque.png")
+    report = folder.decrypt(sent, tmp_path / "back", RING)
+    assert report.done == 8
+    reasons = {Path(name).name: reason for name, reason in report.failed}
+    assert "does not exist" in reasons["gray.png"]
+    assert "encrypted images are 3×5×5, but images of shape 3×12×12" in reasons["opaque.png"]
+
+
+def test_interrupted_runs_go_on(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+
+    def stop(done: int, total: int) -> None:
+        if done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        folder.encrypt(photos, sent, make("pixel"), RING, progress=stop)
+    record = sent / manifest.NAME
+    record.write_text(record.read_text() + '{"file": "half a li')
+    before = {p.name: p.stat().st_mtime_ns for p in sent.rglob("*.png")}
+    assert folder.encrypt(photos, sent, make("pixel"), RING) == folder.Report(6, 4, ())
+    assert all(
+        p.stat().st_mtime_ns == before.get(p.name, p.stat().st_mtime_ns)
+        for p in sent.rglob("*.png")
+    )
+    assert folder.encrypt(photos, sent, make("pixel"), RING) == folder.Report(0, 10, ())
+    (sent / "gray.png").unlink()
+    assert folder.encrypt(photos, sent, make("pixel"), RING) == folder.Report(1, 9, ())
+    back = tmp_path / "back"
+    with pytest.raises(KeyboardInterrupt):
+        folder.decrypt(sent, back, RING, progress=stop)
+    assert folder.decrypt(sent, back, RING) == folder.Report(6, 4, ())
+    assert images(back)["gray.png"] == images(photos)["gray.png"]
+
+
+def test_going_on_needs_the_same_key_and_method(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    folder.encrypt(photos, sent, make("pixel"), RING)
+    with pytest.raises(KeyfileError, match="not the one these images were encrypted with"):
+        folder.encrypt(photos, sent, make("pixel"), KeyRing.generate())
+    with pytest.raises(CipherError, match="encrypted with cipher pixel, asked is etc"):
+        folder.encrypt(photos, sent, make("etc"), RING)
+    with pytest.raises(CipherError, match="encrypted with policy image, asked is same"):
+        folder.encrypt(photos, sent, make("pixel"), RING, policy="same")
+    for ring in (KeyRing.generate(2), RING.for_participant(3)):
+        with pytest.raises(KeyfileError, match=ring.fingerprint):
+            folder.decrypt(sent, tmp_path / "back", ring)
+
+
+def test_single_files(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hidden.png"
+    assert folder.encrypt(photos / "gray.png", target, make("pixel"), RING).done == 1
+    assert (tmp_path / "hidden.png.fedenc.jsonl").exists()
+    back = tmp_path / "back.bmp"
+    assert folder.decrypt(target, back, RING).done == 1
+    assert pixels(back) == pixels(photos / "gray.png")
+    for again in (
+        lambda: folder.encrypt(photos / "gray.png", target, make("pixel"), RING),
+        lambda: folder.decrypt(target, back, RING),
+    ):
+        with pytest.raises(DataError, match="exists and would be overwritten"):
+            again()
+    (photos / "bad.png").write_bytes(b"x")
+    report = folder.encrypt(photos / "bad.png", tmp_path / "bad.png", make("pixel"), RING)
+    assert len(report.failed) == 1
+    assert not (tmp_path / "bad.png.fedenc.jsonl").exists()
+
+
+def test_single_files_of_folders(photos: Path, tmp_path: Path) -> None:
+    sent, into = tmp_path / "sent", tmp_path / "into"
+    folder.encrypt(photos, sent, make("pixel"), RING)
+    into.mkdir()
+    assert folder.decrypt(sent / "deep" / "er" / "b.bmp.png", into, RING).done == 1
+    assert pixels(into / "b.bmp") == pixels(photos / "deep" / "er" / "b.bmp")
+    assert folder.encrypt(photos / "d.jpg", into, make("pixel"), RING).done == 1
+    assert (into / "d.png").exists()
+
+
+@pytest.mark.parametrize("target", ["x.jpg", "x.jpeg", "x.gif", "x"])
+def test_lossy_formats_are_refused(photos: Path, tmp_path: Path, target: str) -> None:
+    with pytest.raises(CipherError, match=r"not a lossless image format.* use one of \.png"):
+        folder.encrypt(photos / "gray.png", tmp_path / target, make("pixel"), RING)
+    with pytest.raises(CipherError, match="not a lossless image format"):
+        folder.encrypt(photos, tmp_path / "sent", make("pixel"), RING, suffix=Path(target).suffix)
+    assert not (tmp_path / "sent").exists()
+
+
+def test_unusable_folders(photos: Path, tmp_path: Path) -> None:
+    cipher = make("pixel")
+    (tmp_path / "nothing").mkdir()
+    cases = [
+        (tmp_path / "none", tmp_path / "a", "does not exist"),
+        (tmp_path / "nothing", tmp_path / "a", r"holds no \.png"),
+        (photos, photos / "sent", "lies inside"),
+        (photos, photos, "lies inside"),
+        (photos / "deep", photos, "not an empty folder and holds no manifest"),
+    ]
+    for source, target, message in cases:
+        with pytest.raises(DataError, match=message):
+            folder.encrypt(source, target, cipher, RING)
+    picture(3, 3).save(photos / "b.bmp")
+    picture(3, 3).save(photos / "b.bmp.png")
+    with pytest.raises(DataError, match=r"two images would both become b\.bmp\.png"):
+        folder.encrypt(photos, tmp_path / "sent", cipher, RING)
+    with pytest.raises(DataError, match="there is no manifest"):
+        folder.decrypt(photos, tmp_path / "back", RING)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"version": 1', '"version": 9', "not a manifest of format"),
+        ('"cipher": "pixel"', '"cipher": "pixels"', "there is no cipher 'pixels'"),
+        ('"color_shuffle": true', '"color": true', "has no parameter 'color'"),
+        ('"policy": "image"', '"policy": "all"', "damaged in line 1"),
+        ('"nonce": "', '"nonce": "zz', "damaged in line 1"),
+        ('"mode": "RGB"}', '"mode": "RGB"', "damaged in line"),
+        ('"source": "gray.png"', '"source": "../gray.png"', "outside its folder"),
+        ('"source": "gray.png"', '"source": "/gray.png"', "outside its folder"),
+        ('"shape": [3', '"shape": ["x"', "damaged in line"),
+        ('"id": ', '"id": -', "damaged in line"),
+    ],
+)
+def test_damaged_manifests(photos: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+    sent = tmp_path / "sent"
+    folder.encrypt(photos, sent, make("pixel"), RING)
+    record = sent / manifest.NAME
+    text = record.read_text()
+    assert old in text
+    record.write_text(text.replace(old, new))
+    with pytest.raises(FedencError, match=message):
+        folder.decrypt(sent, tmp_path / "back", RING)
+    shutil.rmtree(sent)
