@@ -53,14 +53,16 @@ def measure(scenario: Scenario, *, premade: bool) -> dict[str, Any]:
     began = time.monotonic()
     with engine.ray_session(None):
         count = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
-        actors = [ray.remote(Sender).options(num_cpus=1).remote(scenario) for _ in range(count)]
+        actors: list[Any] = [
+            ray.remote(Sender).options(num_cpus=1).remote(scenario) for _ in range(count)
+        ]
         ray.get([actor.ready.remote() for actor in actors])
         start, cpu = time.monotonic(), time.process_time()
         total = participants = 0
-        pool = ActorPool(actors)  # type: ignore[no-untyped-call]
+        pool = ActorPool(actors)
         replies = pool.map_unordered(
             lambda actor, node: (actor.premade if premade else actor.made).remote(node),
-            range(scenario.clients.nodes),
+            list(range(scenario.clients.nodes)),
         )
         for parts in replies:
             participants += len(parts)
