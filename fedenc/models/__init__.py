@@ -15,6 +15,7 @@ _FAMILIES = {
     "resnet18": ("resnet", 4),
     "vgg16_bn": ("vgg", 32),
     "densenet40_12": ("densenet", 4),
+    "fast": ("fast", 9),
 }
 
 

@@ -6,8 +6,6 @@ executed when it is read. A model directory holds ``model.safetensors`` and ``co
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from fedenc import models
 from fedenc.errors import TrainingError
+from fedenc.files import write_atomically
 from fedenc.models.network import Network
 
 _KEY = "fedenc"  # the header's only entry: safetensors does not keep the order of several
@@ -48,34 +47,6 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, document
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``: a crash leaves the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
-
-
-def read(path: Path) -> bytes:
-    """A checkpoint's bytes; TrainingError if there is no such file."""
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise TrainingError(f"cannot read checkpoint {path}: {error.strerror}") from error
-
-
 def weights_sha256(model: torch.nn.Module) -> str:
     """SHA-256 over all parameters and buffers, sorted by name: name, dtype, shape and bytes.
 
@@ -102,9 +73,9 @@ def save_model(directory: Path, model: Network, *, details: Mapping[str, Any] | 
         "details": dict(details or {}),
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    write_atomic(directory / WEIGHTS, safetensors.torch.save(weights))
+    write_atomically(directory / WEIGHTS, safetensors.torch.save(weights))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    write_atomic(directory / CONFIG, text.encode())
+    write_atomically(directory / CONFIG, text.encode())
     return sha256
 
 

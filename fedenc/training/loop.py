@@ -4,7 +4,7 @@
 
     run = fit(model, images, labels, config=config, seed=1, device=device)
     for progress in run:                   # after every epoch, more often if asked
-        checkpoint.write_atomic(path, run.checkpoint())
+        write_atomically(path, run.checkpoint())
 
 ``fit(..., state=path.read_bytes())`` continues such a run; on a CPU with the same number of threads
 it ends with the same weights, bit for bit, wherever it was stopped.

@@ -26,6 +26,10 @@ PARAMETERS = {
     + sum(2 * width + width * width for width in (160, 304))
     + 2 * 448
     + 449 * 10,
+    # ours: stem, then two convolutions with their normalisations at each width
+    "fast": 24 * (12 + 1)
+    + sum(9 * i * o + 9 * o * o + 4 * o for i, o in pairwise([24, 48, 128, 256]))
+    + 257 * 10,
 }
 
 

@@ -39,23 +39,6 @@ def test_damage_is_one_clear_error():
             checkpoint.unpack(damaged)
 
 
-def test_a_write_replaces_whole_files_and_leaves_nothing_behind(tmp_path, monkeypatch):
-    path = tmp_path / "deep" / "state"
-    checkpoint.write_atomic(path, b"one")
-
-    def fail(*_):
-        raise OSError("disk gone")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoint.os, "replace", fail)
-        with pytest.raises(OSError, match="disk gone"):
-            checkpoint.write_atomic(path, b"two")
-    assert checkpoint.read(path) == b"one"
-    assert [p.name for p in path.parent.iterdir()] == ["state"]
-    with pytest.raises(TrainingError, match="No such file"):
-        checkpoint.read(tmp_path / "absent")
-
-
 def test_the_digest_ignores_memory_layout_and_sees_every_bit():
     model = network()
     digest = checkpoint.weights_sha256(model)

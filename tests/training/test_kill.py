@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 import torch
 from fedenc import models
+from fedenc.files import write_atomically
 from fedenc.training import checkpoint
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
@@ -30,7 +31,7 @@ state = path.read_bytes() if path.exists() else None
 run = fit(model, images, labels, config=config, seed=1, device=torch.device("cpu"),
           state=state, every_steps=1)
 for progress in run:
-    checkpoint.write_atomic(path, run.checkpoint())
+    write_atomically(path, run.checkpoint())
 print(checkpoint.weights_sha256(model))
 """
 
