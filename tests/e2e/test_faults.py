@@ -16,7 +16,7 @@ SAYS = {
     "die": "its process died",
     "silent": "not for it within",
     "garble": "digest does not match",
-    "wrong_shape": "(3, 31, 32)",
+    "wrong_shape": "(3, 32, 31)",
     "duplicate": "duplicate image ids",
 }
 
@@ -28,7 +28,7 @@ def _check(done: Finished, count: int, faults: dict[str, int]) -> None:
     struck = sum(faults.values())
     assert result["clients"]["uploaded"] == count - struck
     assert len({f["id"] for f in failed}) == len(failed) == struck
-    assert {f["phase"] for f in failed} == {"upload"}
+    assert {f["phase"] for f in failed} <= {"upload"}
     kinds = Counter(kind for f in failed for kind, word in SAYS.items() if word in f["reason"])
     assert kinds == Counter(faults), failed
     rows = pq.read_table(done.folder / "clients.parquet").to_pylist()

@@ -1,0 +1,95 @@
+"""The command line as a user meets it: clear errors, exit codes, what it lists."""
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import COMMAND, ROOT, Finished
+
+Simulate = Callable[..., Finished]
+
+BAD = {
+    "unknown key": (["clients.cuont=3"], "unknown key clients.cuont"),
+    "unknown section": (["sever.gpus=0"], "unknown key sever"),
+    "count 0": (["clients.count=0"], "clients.count = 0"),
+    "too many participants": (["clients.count=5000"], "5000"),
+    "alpha 0": (["clients.partition='dirichlet'", "clients.alpha=0"], "clients.alpha = 0"),
+    "alpha negative": (["clients.alpha=-1"], "clients.alpha = -1"),
+    "unknown cipher": (["encryption.cipher='rot13'"], "rot13"),
+    "unknown parameter": (["encryption.options={rounds=3}"], "rounds"),
+    "unknown model": (["model.name='resnet21'"], "resnet21"),
+    "unknown data": (["data.name='imagenet'"], "imagenet"),
+    "unknown augmentation": (["augmentation.method='mixup'"], "mixup"),
+    "missing root": (["data.name='cifar10'", "data.root='/no/such/folder'"], "/no/such/folder"),
+    "no gpu": (["server.gpus=1"], "server.gpus = 1"),
+    "same-key without one": (["inference.queries=['same-key']"], "same-key"),
+    "views of one key": (["encryption.views=2", "encryption.keys='same'"], "encryption.views = 2"),
+    "impossible quorum": (["server.min_clients=21"], "server.min_clients = 21"),
+    "too many faults": (["faults.die=21"], "faults strike 21"),
+    "no cluster": (["engine.address='127.0.0.1:1'"], "127.0.0.1:1"),
+    "not an override": (["nonsense"], "section.key=value"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_scenario_is_one_clear_line(simulate: Simulate, case: str) -> None:
+    sets, word = BAD[case]
+    if case == "no gpu":
+        torch = pytest.importorskip("torch")
+        if torch.cuda.is_available():
+            pytest.skip("there is a GPU here")
+    done = simulate(*sets)
+    assert done.code not in (0, 70)
+    lines = done.err.strip().splitlines()
+    assert len(lines) == 1, done.err
+    assert lines[0].startswith("fedenc: ")
+    assert word in lines[0]
+    assert not (done.folder / "result.json").exists()
+
+
+def test_all_problems_are_told_at_once(simulate: Simulate) -> None:
+    done = simulate("clients.count=0", "clients.alpha=-1", "clients.typo=1", "server.gpus=7")
+    assert done.code == 2
+    for word in ("clients.count", "clients.alpha", "clients.typo", "server.gpus"):
+        assert word in done.err
+
+
+def test_a_missing_preset_names_those_there_are(simulate: Simulate) -> None:
+    done = simulate(preset="nothing-like-it")
+    assert done.code == 2
+    assert "photos" in done.err
+    missing = simulate(preset="missing.toml")
+    assert missing.code == 2
+    assert "missing.toml" in missing.err
+
+
+def _run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
+    )
+
+
+def test_presets_are_listed_and_all_of_them_are_valid() -> None:
+    from simulations import presets
+
+    listed = _run("presets")
+    assert listed.returncode == 0
+    assert {"photos", "cifar10-cpu", "cifar10-gpu"} <= set(presets.names())
+    for name in presets.names():
+        assert name in listed.stdout
+        presets.resolve(name, ())
+
+
+@pytest.mark.e2e
+def test_doctor_finds_what_is_there() -> None:
+    found = _run("doctor")
+    assert found.returncode == 0, found.stdout + found.stderr
+    for word in ("flwr", "ray cluster", "cpu", "data: photos"):
+        assert word in found.stdout
+
+
+def test_an_unknown_option_is_a_usage_error() -> None:
+    wrong = _run("simulate", "--frobnicate")
+    assert wrong.returncode == 2
+    assert "--frobnicate" in wrong.stderr
