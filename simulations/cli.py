@@ -8,11 +8,11 @@ import traceback
 from pathlib import Path
 from typing import Annotated
 
-import fedenc.cli
 import typer
 from rich.console import Console
 from rich.table import Table
 
+import fedenc.cli
 from fedenc.errors import FedencError, ScenarioError
 
 app = typer.Typer(
@@ -55,12 +55,12 @@ def simulate(
     ] = False,
 ) -> None:
     """Run one experiment: upload, training, inference; results as JSON, Parquet and a table."""
-    from simulations import engine
-
-    engine.quiet()
-    from simulations import console, presets, run
+    from simulations import engine, presets
 
     name, chosen = presets.resolve(scenario, sets or ())
+    engine.quiet()
+    from simulations import console, run
+
     folder = out or _default_folder(name, chosen.hash(), resume)
     terminal = Console()
     terminal.print(f"Running [bold]{name}[/bold] into {folder}", highlight=False, soft_wrap=True)

@@ -31,7 +31,9 @@ class Finished:
         return json.loads((self.folder / "result.json").read_text())
 
 
-def arguments(folder: Path, *sets: str, preset: str = "photos", more: tuple[str, ...] = ()) -> list[str]:
+def arguments(
+    folder: Path, *sets: str, preset: str = "photos", more: tuple[str, ...] = ()
+) -> list[str]:
     """The command line of one simulation."""
     chosen = [part for value in sets for part in ("--set", value)]
     return [*COMMAND, "simulate", preset, "--out", str(folder), *chosen, *more]

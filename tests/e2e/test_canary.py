@@ -6,7 +6,6 @@ and the provider's view of the scenario. Then canaries are looked for in all of 
 
 import pickle
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -82,9 +81,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, byt
     seen: list[bytes] = []
     original = run_module.serve
     patch = pytest.MonkeyPatch()
-    patch.setattr(
-        run_module, "serve", lambda grid, *rest: original(_Watched(grid, seen), *rest)
-    )
+    patch.setattr(run_module, "serve", lambda grid, *rest: original(_Watched(grid, seen), *rest))
     try:
         run_module.simulate(scenario, folder)
     finally:
