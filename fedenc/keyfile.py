@@ -83,6 +83,15 @@ def read(path: str | os.PathLike[str], passphrase: str | None = None) -> tuple[b
         ) from error
 
 
+def is_sealed(path: str | os.PathLike[str]) -> bool:
+    """Whether a keyfile is protected by a passphrase.
+
+    Raises:
+        KeyfileError: missing, unreadable, or not a keyfile.
+    """
+    return "sealed" in _parse(os.fspath(path))
+
+
 def _parse(name: str) -> dict[str, Any]:
     try:
         with open(name, "rb") as file:

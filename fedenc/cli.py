@@ -1,0 +1,228 @@
+"""The library's own commands: keys, files, ciphers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from fedenc import keyfile
+from fedenc.errors import CipherError, KeyfileError
+from fedenc.keys import POLICIES, KeyRing
+
+if TYPE_CHECKING:
+    from fedenc.ciphers.folder import Report
+
+app = typer.Typer(add_completion=False)
+
+PASSPHRASE = "FEDENC_PASSPHRASE"
+
+_Keyfile = Annotated[Path, typer.Option("--keyfile", help="Made by: fedenc keygen.")]
+_Processes = Annotated[
+    int | None,
+    typer.Option(min=1, help="How many at the same time; by default the number of files decides."),
+]
+
+
+@app.command()
+def keygen(
+    file: Annotated[Path, typer.Argument(help="The keyfile to make; it must not exist.")],
+    participant: Annotated[int, typer.Option(min=0, help="Whose key it is.")] = 0,
+    passphrase: Annotated[
+        bool,
+        typer.Option("--passphrase", help=f"Protect it; asks, or takes ${PASSPHRASE}."),
+    ] = False,
+) -> None:
+    """Make a keyfile: 32 random bytes that only you can read."""
+    ring = KeyRing.generate(participant)
+    ring.save(file, _passphrase(confirm=True) if passphrase else None)
+    print(f"{file}: fingerprint {ring.fingerprint}, participant {participant}")
+
+
+@app.command()
+def encrypt(
+    source: Annotated[Path, typer.Argument(help="A PNG, WebP, BMP or JPEG file, or a folder.")],
+    target: Annotated[Path, typer.Argument(help="A new file (lossless), or a folder.")],
+    key: _Keyfile,
+    cipher: Annotated[str, typer.Option(help="See: fedenc ciphers.")] = "pixel",
+    param: Annotated[
+        list[str] | None,
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Of the cipher; repeatable."),
+    ] = None,
+    policy: Annotated[
+        str, typer.Option("--keys", help="What shares a key: image (nothing), client or same.")
+    ] = "image",
+    suffix: Annotated[
+        str, typer.Option("--format", help="Of a folder's files: png, webp or bmp.")
+    ] = "png",
+    processes: _Processes = None,
+) -> None:
+    """Encrypt images; what is needed to decrypt them, but the key, stands in a manifest beside."""
+    from fedenc.ciphers import folder, make
+
+    chosen = make(cipher, **dict(map(_assignment, param or ())))
+    if policy not in POLICIES:
+        raise CipherError(f"--keys is {policy!r}, expected one of {', '.join(POLICIES)}")
+    ring = _load(key)
+    with _bar("encrypting") as bar:
+        report = folder.encrypt(
+            source,
+            target,
+            chosen,
+            ring,
+            policy=policy,
+            suffix="." + suffix.removeprefix(".").lower(),
+            processes=processes,
+            progress=_advance(bar),
+        )
+    _tell("encrypted", report)
+
+
+@app.command()
+def decrypt(
+    source: Annotated[Path, typer.Argument(help="An encrypted file or folder.")],
+    target: Annotated[Path, typer.Argument(help="A file or folder to write.")],
+    key: _Keyfile,
+    processes: _Processes = None,
+) -> None:
+    """Decrypt images; the method and its parameters come from the manifest."""
+    from fedenc.ciphers import folder
+
+    ring = _load(key)
+    with _bar("decrypting") as bar:
+        report = folder.decrypt(source, target, ring, processes=processes, progress=_advance(bar))
+    _tell("decrypted", report)
+
+
+@app.command()
+def ciphers(
+    size: Annotated[
+        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of the RGB images, in pixels.")
+    ] = "32x32",
+) -> None:
+    """List the ciphers: key space for a size of image, and what each allows."""
+    from fedenc.ciphers import make, names
+
+    height, width = _size(size)
+    table = Table(box=None)
+    table.add_column("cipher", style="bold", no_wrap=True)
+    table.add_column("key space", justify="right", no_wrap=True)
+    table.add_column("effective", justify="right", no_wrap=True)
+    for heading in ("decrypts", "keys", "augment after"):
+        table.add_column(heading)
+    table.add_column("parameters", no_wrap=True)
+    for name in names():
+        one = make(name)
+        table.add_row(
+            name,
+            f"2^{one.key_space_log2(3, height, width):.1f}",
+            f"2^{one.effective_bits(3, height, width):.1f}",
+            "exactly" if one.exact else "nearly",
+            "any" if one.policies == POLICIES else ", ".join(one.policies),
+            ", ".join(one.augmentations) or "no",
+            "\n".join(f"{key}={value}" for key, value in one.params().items()),
+        )
+    console = Console()
+    console.print(table)
+    console.print(
+        f"\nkey space: for one RGB image of {height}×{width} pixels\n"
+        "effective: what a search faces, as no key space exceeds the 256-bit master key. A large "
+        "key space is not security: every method here is visual protection only.\n"
+        "augment after: what a server may do to ciphertexts with independent keys; anything else "
+        "is for the plain image\nparameters: with their defaults, set by --param NAME=VALUE",
+        highlight=False,
+    )
+
+
+@app.command()
+def gallery(
+    images: Annotated[list[Path], typer.Argument(help="PNG, WebP, BMP or JPEG files.")],
+    out: Annotated[Path, typer.Option("--out", help="The picture to write: png, webp or bmp.")],
+    cipher: Annotated[
+        list[str] | None, typer.Option(help="Only this one; repeatable; by default all.")
+    ] = None,
+    key: Annotated[
+        Path | None, typer.Option("--keyfile", help="By default a fresh key, thrown away.")
+    ] = None,
+) -> None:
+    """Show every cipher side by side, under one key and independent keys, with SSIM."""
+    from fedenc import gallery as pictures
+    from fedenc.ciphers import imagefile
+
+    imagefile.check_lossless(out.suffix)
+    ring = KeyRing.generate() if key is None else _load(key)
+    plain = [pictures.shrink(imagefile.read(path)[0].expand(3, -1, -1)) for path in images]
+    rows = [pictures.measure(plain, ring, one) for one in pictures.built(cipher or ())]
+    sheet = pictures.draw(plain, rows)
+    imagefile.write(out, pictures.tensor(sheet), "RGB")
+    print(f"{out}: {len(rows)} ciphers, {len(plain)} images, {sheet.width}×{sheet.height} pixels")
+
+
+def _load(path: Path) -> KeyRing:
+    return KeyRing.load(path, _passphrase() if keyfile.is_sealed(path) else None)
+
+
+def _passphrase(confirm: bool = False) -> str:
+    """From the environment, or asked for at the terminal."""
+    given = os.environ.get(PASSPHRASE)
+    if given is not None:
+        return given
+    try:
+        return str(
+            typer.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm, err=True)
+        )
+    except typer.Abort:
+        raise KeyfileError(
+            f"no passphrase given; type it, or set {PASSPHRASE} where there is no terminal"
+        ) from None
+
+
+def _assignment(text: str) -> tuple[str, bool | int | float | str]:
+    """``NAME=VALUE`` with the value as true, false, a number, or else text."""
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise CipherError(f"--param is {text!r}, expected NAME=VALUE")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    for kind in (int, float):
+        try:
+            return name, kind(value)
+        except ValueError:
+            continue
+    return name, value
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, _, width = text.lower().replace("×", "x").partition("x")
+    if not (height.isdecimal() and width.isdecimal() and int(height) and int(width)):
+        raise CipherError(f"--size is {text!r}, expected HEIGHTxWIDTH such as 32x32")
+    return int(height), int(width)
+
+
+def _bar(what: str) -> Progress:
+    console = Console(stderr=True)
+    columns = (f"{what}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _advance(bar: Progress) -> Callable[[int, int], None]:
+    task = bar.add_task("", total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _tell(what: str, report: Report) -> None:
+    """Say how many files went well, list the others, and end with exit code 1 if there are any."""
+    already = f", {report.skipped} there already" if report.skipped else ""
+    print(f"{what} {report.done} files{already}")
+    if report.failed:
+        print(f"fedenc: {len(report.failed)} files failed:", file=sys.stderr)
+        for name, reason in report.failed:
+            print(f"  - {name}: {reason}", file=sys.stderr)
+        raise typer.Exit(1)
