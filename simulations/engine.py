@@ -6,6 +6,7 @@ only route to the full backend configuration, which is needed for actors that su
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 from fedenc.errors import EngineError, FedencError
 from fedenc.scenario import Scenario
 
+_KNOCK_TIMEOUT = 10.0  # seconds
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -58,6 +60,8 @@ def ray_session(address: str | None) -> Iterator[None]:
     quiet()
     import ray
 
+    if address is not None and ":" in address:
+        _knock(address)
     options: dict[str, Any] = {
         "include_dashboard": False,
         "log_to_driver": False,
@@ -86,6 +90,19 @@ def ray_session(address: str | None) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Fail at once where nobody listens; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_KNOCK_TIMEOUT):
+            pass
+    except (OSError, ValueError) as error:
+        raise EngineError(
+            f"no Ray cluster answers at engine.address = {address!r} ({error}); expected "
+            "host:port of its head as `ray start --head` printed it, or auto"
+        ) from None
 
 
 def simulate(server_app: Any, client_app: Any, scenario: Scenario) -> None:

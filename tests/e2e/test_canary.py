@@ -63,7 +63,7 @@ def _telling(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, bytes, ProviderView]]:
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, bytes, ProviderView]:
     folder = tmp_path_factory.mktemp("canary") / "run"
     scenario = load(
         None,
@@ -92,7 +92,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, byt
     assert any(p.name.startswith("checkpoint") for p in files)
     seen += [p.read_bytes() for p in (*files, folder / "log.txt")]
     seen.append(told.model_dump_json().encode())
-    yield scenario, b"\0".join(seen), told
+    return scenario, b"\0".join(seen), told
 
 
 def test_the_watch_sees_what_is_sent(watched: tuple[Any, bytes, ProviderView]) -> None:

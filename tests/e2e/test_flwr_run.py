@@ -54,7 +54,7 @@ class Flower:
         raise AssertionError(f"run {run_id} did not finish")
 
     def stop(self) -> None:
-        """End the SuperLink that `flwr run` left behind: whoever has our home in its environment."""
+        """End the SuperLink left behind: whatever has our home in its environment."""
         mark = f"FLWR_HOME={self.environment['FLWR_HOME']}".encode()
         for process in Path("/proc").glob("[0-9]*"):
             try:
