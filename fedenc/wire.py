@@ -73,17 +73,13 @@ def unpack_shards(content: RecordDict) -> Iterator[Shard | ShardError]:
 
 def pack_arrays(arrays: dict[str, npt.NDArray[Any]]) -> ArrayRecord:
     """Raw arrays as one Flower record."""
-    return ArrayRecord(
-        {
-            name: Array(
-                a.dtype.name,
-                tuple(a.shape),
-                _RAW,
-                a.astype(_DTYPES[a.dtype.name], copy=False).tobytes(),
-            )
-            for name, a in arrays.items()
-        }
-    )
+    return ArrayRecord({name: _packed(array) for name, array in arrays.items()})
+
+
+def _packed(array: npt.NDArray[Any]) -> Array:
+    dtype = array.dtype.name
+    data = array.astype(_DTYPES[dtype], copy=False).tobytes()
+    return Array(dtype, tuple(array.shape), _RAW, data)
 
 
 def unpack_arrays(record: ArrayRecord) -> dict[str, npt.NDArray[Any]]:
