@@ -114,12 +114,6 @@ def test_participants_reach_neither_provider_nor_ray() -> None:
     assert within(names, "server", "simulations", "ray") == []
 
 
-def test_what_the_provider_uses_of_the_library_reaches_no_key() -> None:
-    names = loaded_by("fedenc.training", "fedenc.models", "fedenc.data")
-    assert "fedenc.training.loop" in names
-    assert within(names, *KEYS) == []
-
-
 @pytest.mark.parametrize("module", ["fedenc.shard", "fedenc.scenario", "fedenc.wire"])
 def test_shared_modules_reach_no_key(module: str) -> None:
     names = fresh(f"import {module}\nprint(json.dumps(sorted(sys.modules)))")
@@ -127,13 +121,17 @@ def test_shared_modules_reach_no_key(module: str) -> None:
 
 
 def test_the_library_needs_only_what_a_bare_machine_has() -> None:
+    """And its parts for training, models and data reach no key and no cipher."""
     names = fresh(
         f"BARE, NEED_MORE = {BARE!r}, {NEED_MORE!r}\n{_NOT_BARE}\n"
         "assert {'flwr', 'ray', 'pydantic', 'typer', 'rich', 'matplotlib'} <= others\n"
         "hide(others)\n"
-        "wanted = [n for n in modules('fedenc') if n not in NEED_MORE]\n"
-        "for name in wanted:\n"
-        "    importlib.import_module(name)\n"
+        "for package in ('fedenc.training', 'fedenc.models', 'fedenc.data', 'fedenc'):\n"
+        "    for name in modules(package):\n"
+        "        if name not in NEED_MORE:\n"
+        "            importlib.import_module(name)\n"
+        "    if package == 'fedenc.data':  # all that the provider may use has been loaded\n"
+        f"        assert not {KEYS!r}[0] in sys.modules and not {KEYS!r}[-1] in sys.modules\n"
         "import numpy as np, torch\n"
         "from fedenc import ciphers, models\n"
         "from fedenc.keys import KeyRing, new_nonce\n"
@@ -147,15 +145,13 @@ def test_the_library_needs_only_what_a_bare_machine_has() -> None:
     assert names == []
 
 
-def test_only_the_wire_imports_flower_and_nothing_ray() -> None:
+def test_scenarios_and_commands_need_neither_flower_nor_ray() -> None:
     names = fresh(
         "hide(['flwr', 'ray'])\n"
-        "wanted = [n for n in modules('fedenc') if n != 'fedenc.wire']\n"
-        "for name in wanted:\n"
-        "    importlib.import_module(name)\n"
-        "print(json.dumps(wanted))"
+        "import fedenc.scenario, fedenc.cli\n"
+        "print(json.dumps(sorted(sys.modules)))"
     )
-    assert "fedenc.scenario" in names
+    assert within(names, "flwr", "ray", "clients", "server", "simulations") == []
 
 
 def test_the_package_itself_loads_nothing_heavy() -> None:
