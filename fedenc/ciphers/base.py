@@ -8,6 +8,7 @@ of the batch that fit the processor's cache, so that memory stays near that of t
 from __future__ import annotations
 
 import dataclasses
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cache
@@ -59,11 +60,11 @@ class Cipher(ABC):
 
     @abstractmethod
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
-        """Encrypt uint8 (N, C, H, W) to uint8 (N, *output_shape(C, H, W))."""
+        """Encrypt uint8 (N, C, H, W) to new uint8 (N, *output_shape(C, H, W))."""
 
     @abstractmethod
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
-        """Undo ``apply``: uint8 (N, *output_shape(*shape)) to uint8 (N, *shape)."""
+        """Undo ``apply``: uint8 (N, *output_shape(*shape)) to new uint8 (N, *shape)."""
 
     @abstractmethod
     def key_space_log2(self, channels: int, height: int, width: int) -> float:
@@ -105,8 +106,7 @@ class Cipher(ABC):
         """
         images = _check("images", images, keystream)
         shape = _shape(images)
-        out = _empty((len(images), *self.output_shape(*shape)), images.device)
-        return self._run(images, out, keystream, shape, self.apply)
+        return self._run(images, self.output_shape(*shape), keystream, shape, self.apply)
 
     def decrypt(
         self, images: Tensor, keystream: Keystream, *, shape: Shape | None = None
@@ -133,38 +133,38 @@ class Cipher(ABC):
                 f"encrypted images are {_text(found)}, but images of shape {_text(shape)} become "
                 f"{_text(expected)} under {self.name!r}; pass the original shape"
             )
-        out = _empty((len(images), *shape), images.device)
         plain = shape
         return self._run(
-            images, out, keystream, plain, lambda part, key: self.invert(part, key, plain)
+            images, plain, keystream, plain, lambda part, key: self.invert(part, key, plain)
         )
 
     def _run(
         self,
         images: Tensor,
-        out: Tensor,
+        result: Shape,
         keystream: Keystream,
-        shape: Shape,
+        plain: Shape,
         step: Callable[[Tensor, KeyParts], Tensor],
     ) -> Tensor:
+        """Draw the key and take the step for one slice of the batch after the other."""
         _keep_freed_memory()
-        count = len(images)
+        count, device = len(images), images.device
         if not count or not images.numel():
-            return out
-        size = max(1, shape[0] * shape[1] * shape[2])
-        room = _SLICE_BYTES.get(images.device.type, _OTHER_SLICE_BYTES) * self.slice_scale
-        width = max(1, int(room) // size)
-        shared = keystream.streams == 1
-        key: KeyParts = ()
+            return _empty((count, *result), device)
+        room = _SLICE_BYTES.get(device.type, _OTHER_SLICE_BYTES) * self.slice_scale
+        width = max(1, int(room) // math.prod(plain))
+        if count <= width:
+            return step(images, self._key(keystream.restart(), plain, device)).contiguous()
+        out = _empty((count, *result), device)
+        shared = self._key(keystream.part(0, 1), plain, device) if keystream.streams == 1 else None
         for start in range(0, count, width):
             stop = min(start + width, count)
-            if not shared or start == 0:
-                key = tuple(
-                    part.to(images.device)
-                    for part in self.draw(keystream.part(start, stop), *shape)
-                )
+            key = shared or self._key(keystream.part(start, stop), plain, device)
             out[start:stop] = step(images[start:stop], key)
         return out
+
+    def _key(self, keystream: Keystream, plain: Shape, device: torch.device) -> KeyParts:
+        return tuple(part.to(device) for part in self.draw(keystream, *plain))
 
 
 def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:

@@ -40,7 +40,7 @@ def color_shuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
 
 
 def color_shuffle_(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
-    """``color_shuffle`` in place."""
+    """``color_shuffle`` that may overwrite images."""
     return _exchange_(images, codes, dim, ((0, 1), (0, 2), (1, 2)))
 
 
@@ -52,24 +52,34 @@ def color_unshuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
 def _exchange_(
     images: Tensor, codes: Tensor, dim: int, order: tuple[tuple[int, int], ...]
 ) -> Tensor:
-    """Conditionally exchange pairs of channels in place, in the order given.
+    """Conditionally exchange pairs of channels, in the order given; overwrites images.
 
     Every permutation of three channels is a product of three conditional exchanges, and those run
     as bytewise logic: an order of magnitude faster than gathering by index.
     """
     # code = 2·k + s: bring channel k to the front, then exchange the other two if s = 1.
     # Shifts instead of comparisons: torch does not vectorise comparing bytes with a scalar.
-    masks = {
-        (0, 1): (codes >> 1).clamp_(max=1).neg_(),
-        (0, 2): (codes >> 2).neg_(),
-        (1, 2): (codes & 1).neg_(),
-    }
+    swaps = {(0, 1): (codes >> 1).clamp_(max=1), (0, 2): codes >> 2, (1, 2): codes & 1}
+    planes = list(images.unbind(dim))
     for first, second in order:
-        left, right = images.select(dim, first), images.select(dim, second)
-        difference = (left ^ right).bitwise_and_(masks[first, second])
-        left ^= difference
-        right ^= difference
-    return images
+        exchange = _exchange_logic if images.device.type == "cpu" else _exchange_select
+        left, right = exchange(planes[first], planes[second], swaps[first, second])
+        planes[first], planes[second] = left, right
+    return images if images.device.type == "cpu" else torch.stack(planes, dim)
+
+
+def _exchange_logic(left: Tensor, right: Tensor, swap: Tensor) -> tuple[Tensor, Tensor]:
+    """In place, for processors: selecting between bytes is not vectorised there, logic is."""
+    difference = (left ^ right).bitwise_and_(swap.neg())
+    left ^= difference
+    right ^= difference
+    return left, right
+
+
+def _exchange_select(left: Tensor, right: Tensor, swap: Tensor) -> tuple[Tensor, Tensor]:
+    """For GPUs, where memory traffic is what counts: half of what logic moves."""
+    chosen = swap.view(torch.bool)
+    return torch.where(chosen, right, left), torch.where(chosen, left, right)
 
 
 def pad_edges(images: Tensor, height: int, width: int) -> Tensor:

@@ -53,6 +53,16 @@ def test_color_shuffle(n: int, height: int, width: int, shared: bool, seed: int)
     assert torch.equal(moved.movedim(3, 1), found)
 
 
+def test_both_ways_to_exchange_channels_agree() -> None:
+    """Processors exchange by logic, GPUs by selection."""
+    left, right, swap = uint8(50), uint8(50, seed=1), uint8(50, seed=2, high=2)
+    expected = torch.where(swap == 1, right, left), torch.where(swap == 1, left, right)
+    for exchange in (F._exchange_select, F._exchange_logic):
+        found = exchange(left.clone(), right.clone(), swap)
+        assert torch.equal(found[0], expected[0])
+        assert torch.equal(found[1], expected[1])
+
+
 @given(sizes, sizes, st.integers(0, 6), st.integers(0, 6))
 def test_pad_edges(height: int, width: int, more_rows: int, more_columns: int) -> None:
     images = uint8(2, 3, height, width)
