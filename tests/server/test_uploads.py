@@ -1,7 +1,9 @@
 """The upload phase over nodes that fail in every way: exact accounts, nobody lost, nobody twice."""
 
+import gc
 import re
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -339,6 +341,32 @@ def test_garbage_that_arrives_as_success(
     uploaded, pool, _ = run(monkeypatch, tmp_path, world, 4)
     assert pool.participants == (0, 2, 3)
     assert [f.id for f in uploaded.failed] == [1]
+
+
+def test_replies_are_gone_before_the_next_are_pulled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Watched(RecordDict):
+        pass
+
+    delivered: list[weakref.ref[Watched]] = []
+    pull = FakeGrid.pull_messages
+
+    def watch(self: FakeGrid, ids: Any) -> Any:
+        gc.collect()
+        assert [ref for ref in delivered if ref() is not None] == []
+        replies = pull(self, ids)
+        delivered.extend(weakref.ref(r.content) for r in replies)
+        return replies
+
+    def world(node: int, kind: str, facts: dict[str, Any]) -> Sequence[Reply]:
+        shard = garbled(node, 0) if node % 3 == 0 else make_shard(node)
+        return [(0.1 * node, Watched(dict(answer([node], [shard]))))]
+
+    monkeypatch.setattr(FakeGrid, "pull_messages", watch)
+    _, pool, _ = run(monkeypatch, tmp_path, world, 12, participants=12, outsiders=0)
+    assert len(pool) == 8
+    assert len(delivered) == 12 + 4
 
 
 def test_work_grows_with_the_participants_not_with_their_square(
