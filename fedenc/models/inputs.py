@@ -72,7 +72,7 @@ class InputStage(nn.Module):
         return fold(images) if self.kind == "invariant-np" else fold_sorted(images)
 
     @torch.no_grad()
-    def measure(self, images: Tensor, *, chunk: int = 4096) -> None:
+    def measure(self, images: Tensor, *, chunk: int = 256) -> None:
         """Set the statistics to those of ``images`` (uint8 N×C×H×W).
 
         Counted as a histogram of the 256 values, so the result is exact: it depends neither on the
