@@ -1,7 +1,7 @@
 """Train every row of the accuracy table and write one JSON and one table.
 
-``python -m benchmarks.accuracy.run --root DATA --folder runs/accuracy`` does what is not done yet: a
-row that was finished is read, one that was interrupted goes on from its last epoch.
+``python -m benchmarks.accuracy.run --root DATA --folder runs/accuracy`` does what is not done yet:
+a row that was finished is read, one that was interrupted goes on from its last epoch.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def main() -> None:
         and row.front in given.front
         and row.domain in given.domain
     ]
-    settings = {
+    settings: Result = {
         "data": given.data,
         "images": given.images,
         "model": given.model,
@@ -78,7 +78,7 @@ def main() -> None:
     for number, row in enumerate(wanted, start=1):
         print(f"{number} of {len(wanted)}: {row.name}", flush=True)
         results.append(_row(row, data, config, settings, folder))
-    found = {"rows": results, "settings": settings, "hardware": hardware()}
+    found: Result = {"rows": results, "settings": settings, "hardware": hardware()}
     found |= {"versions": versions(), "commit": commit()}
     write_atomically(folder / "accuracy.json", json.dumps(found, indent=2).encode() + b"\n")
     text = table(results)
