@@ -1,5 +1,6 @@
 """The provider's protocol, top to bottom: collect, train, answer, report."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -58,29 +59,25 @@ def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report:
     nodes = _await_nodes(grid, node_count, report)
     exchange = Exchange(grid, view.server.deadline)
     roster = Roster(nodes, view.participants + view.outsiders)
-    pool = Pool(folder / "pool")
+    with contextlib.closing(Pool(folder / "pool")) as pool:
 
-    def uploading(done: int) -> None:
-        report(Event("upload", done, view.participants, f"{pool.nbytes / 1e6:.1f} MB"))
+        def uploading(done: int) -> None:
+            report(Event("upload", done, view.participants, f"{pool.nbytes / 1e6:.1f} MB"))
 
-    uploading(len(pool))
-    uploaded = collect_uploads(exchange, roster, pool, view, uploading)
-    trainer = Trainer(view)
-    try:
+        uploading(len(pool))
+        uploaded = collect_uploads(exchange, roster, pool, view, uploading)
         # Named after the pool: a checkpoint says nothing about another set of uploads.
         checkpoint = folder / f"checkpoint-{pool.digest[:16]}.bin"
-        trained = _train(trainer, pool, checkpoint, report)
-        answered = answer_queries(
-            exchange,
-            roster,
-            trainer,
-            view,
-            set(pool.participants),
-            lambda phase, done, total: report(Event(phase, done, total)),
-        )
-    finally:
-        trainer.close()
-        pool.close()
+        with contextlib.closing(Trainer(view)) as trainer:
+            trained = _train(trainer, pool, checkpoint, report)
+            answered = answer_queries(
+                exchange,
+                roster,
+                trainer,
+                view,
+                set(pool.participants),
+                lambda phase, done, total: report(Event(phase, done, total)),
+            )
     return Outcome(
         uploads={i: _summary(pool, i) for i in pool.participants},
         upload_seconds=uploaded.seconds,

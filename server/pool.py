@@ -1,14 +1,15 @@
 """The provider's append-only store of accepted shards.
 
-Two files: ``pool.bin`` holds the bytes, ``index.jsonl`` one line a shard. A shard counts from the
-moment its line is complete, so a crash at any point loses at most shards that nobody was told are
-safe; whatever a torn write left behind is cut off when the pool is opened again.
+Two files: ``pool.bin`` holds the bytes, ``index.jsonl`` one line a shard. A shard counts if its
+line is whole and its digest matches its bytes, so that neither the order in which a crash let them
+reach the disk nor damage since can pass for one; the rest is cut off when the pool is opened again.
 """
 
 import hashlib
 import json
 import math
 import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import numpy.typing as npt
 from fedenc.errors import ShardError
 from fedenc.shard import DTYPES, TRAIN, Manifest, Shard
 
+_SYNC_SECONDS = 1.0  # between two waits for the disk, which cost milliseconds each
 _ORDER = ("images", "ids", "views", "labels")
 Rows = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
@@ -53,6 +55,7 @@ class Pool:
         self._recover()
         self._data: BinaryIO = self._data_path.open("ab")
         self._index: BinaryIO = self._index_path.open("ab")
+        self._synced = time.monotonic()
 
     def __contains__(self, participant: object) -> bool:
         return participant in self._entries
@@ -90,7 +93,8 @@ class Pool:
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
     def append(self, shards: Sequence[Shard]) -> None:
-        """Store checked training shards; they are safe against a crash when this returns.
+        """Store checked training shards. When this returns they survive a crash of the process; a
+        crash of the machine may cost those of the last second, which are then asked for again.
 
         Raises:
             ShardError: a participant or a nonce comes a second time; nothing is stored then.
@@ -102,7 +106,6 @@ class Pool:
                 self._data.write(np.ascontiguousarray(shard.arrays()[name]).data)
             self._note(entry)
         self._data.flush()
-        os.fsync(self._data.fileno())
         for shard in shards:
             line = {
                 "manifest": shard.manifest.to_json(),
@@ -110,7 +113,8 @@ class Pool:
             }
             self._index.write(json.dumps(line).encode() + b"\n")
         self._index.flush()
-        os.fsync(self._index.fileno())
+        if time.monotonic() - self._synced > _SYNC_SECONDS:
+            self._sync()
 
     def read(self, chunk_bytes: int = 32 << 20) -> Iterator[Rows]:
         """All images and labels in (participant, image, view) order, in chunks of whole shards.
@@ -128,9 +132,15 @@ class Pool:
             yield _join(chunk)
 
     def close(self) -> None:
-        """Close the files."""
+        """Bring everything to disk and close the files."""
+        self._sync()
         self._data.close()
         self._index.close()
+
+    def _sync(self) -> None:
+        os.fsync(self._data.fileno())
+        os.fsync(self._index.fileno())
+        self._synced = time.monotonic()
 
     def _refuse_repeats(self, shards: Sequence[Shard]) -> None:
         participants, nonces = set[int](), set[str]()

@@ -1,6 +1,7 @@
 """The pool: each shard once, in one order, whole or not at all after any crash."""
 
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,26 @@ def test_a_repeat_is_refused_and_leaves_no_trace(tmp_path: Path, again: str, at_
     pool.append([make_shard(2)])
     pool.close()
     assert Pool(tmp_path).participants == ((2,) if at_once else (0, 2))
+
+
+def test_a_killed_process_loses_nothing_it_was_told_is_stored(tmp_path: Path) -> None:
+    pool = Pool(tmp_path)
+    for i, shard in enumerate(shards()):
+        pool.append([shard])
+        assert Pool(tmp_path / ".").participants == tuple(range(i + 1))  # nothing closed or synced
+
+
+def test_the_disk_is_waited_for_seldom_and_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(fd), real(fd))[1])
+    pool = filled(tmp_path)
+    waits = len(synced)
+    pool.close()
+    assert waits <= 2
+    assert len(synced) == waits + 2
 
 
 def test_reopened_as_it_was(tmp_path: Path) -> None:

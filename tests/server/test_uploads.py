@@ -373,7 +373,6 @@ def test_work_grows_with_the_participants_not_with_their_square(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Counted, not timed: calls made by the provider's code for each participant."""
-    monkeypatch.setattr("os.fsync", lambda fd: None)
     source = str(Path(server.__file__).parent)
 
     def calls(count: int) -> float:
