@@ -13,7 +13,10 @@ from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
 
 SCENARIO = "scenario.json"
-_NO_MATTER = re.compile(r"engine\.|clients\.per_node$")  # may differ when a run is resumed
+# What may differ when a run is resumed: where it runs, whom it waits for, and who misbehaves.
+_NO_MATTER = re.compile(
+    r"engine\.|clients\.per_node$|server\.(min_clients|deadline|attempts)$|faults\."
+)
 
 
 @contextlib.contextmanager
@@ -30,7 +33,7 @@ def occupied(folder: Path, scenario: Scenario, resume: bool) -> Iterator[None]:
     if not resume and folder.exists() and any(folder.iterdir()):
         raise ScenarioError(f"{folder} is not empty; name another folder or use --resume")
     if resume and recorded.exists():
-        _same_scenario(json.loads(recorded.read_text()), scenario, folder)
+        _same_scenario(_read(recorded), scenario, folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / ".lock").open("w") as lock:
         try:
@@ -42,14 +45,26 @@ def occupied(folder: Path, scenario: Scenario, resume: bool) -> Iterator[None]:
         yield
 
 
+def _read(recorded: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(recorded.read_text(encoding="utf-8"))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ScenarioError(
+            f"{recorded} is damaged, so nobody knows which scenario the uploads beside it "
+            "belong to; start in another folder"
+        )
+    return values
+
+
 def _same_scenario(old: dict[str, Any], scenario: Scenario, folder: Path) -> None:
     """Refuse to go on with another scenario's uploads."""
     flat_old, flat_new = _flat(old), _flat(scenario.dump())
     different = sorted(
         key
         for key in flat_old.keys() | flat_new.keys()
-        if flat_old.get(key) != flat_new.get(key)
-        and not re.match(r"engine\.|clients\.per_node", key)
+        if flat_old.get(key) != flat_new.get(key) and not _NO_MATTER.match(key)
     )
     if different:
         shown = "; ".join(
