@@ -106,7 +106,10 @@ def _warm_up(grid: Grid, nodes: tuple[int, ...]) -> None:
             Request(nodes[i % len(nodes)], f"query.{_WARM}", pack({}), ()) for i in range(processes)
         ]
         for answers in Exchange(grid, 600.0).ask(requests):
-            ready |= {unpack_facts(a.content)["process"] for a in answers if a.content is not None}
+            for answer in answers:
+                if answer.content is None:
+                    raise EngineError(f"a client process could not be warmed up: {answer.reason}")
+                ready.add(unpack_facts(answer.content)["process"])
         if len(ready) >= processes:
             return
     raise EngineError(f"only {len(ready)} of {processes} client processes answered the warm-up")
