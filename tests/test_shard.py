@@ -55,6 +55,7 @@ def test_an_honest_shard_passes() -> None:
     assert shard.participant == 3
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_flipped_bit_is_refused(data: st.DataObject) -> None:
     shard = honest()
@@ -84,7 +85,7 @@ OTHER: dict[str, st.SearchStrategy[Any]] = {
 }
 
 
-@settings(max_examples=300)
+@settings(deadline=None, max_examples=300)
 @given(st.data())
 def test_any_changed_field_is_refused(data: st.DataObject) -> None:
     shard = honest()
@@ -169,6 +170,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_hostile_manifests_raise_nothing_but_shard_errors(data: st.DataObject) -> None:
     values: Any = asdict(honest().manifest)

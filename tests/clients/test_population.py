@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.faults import assign
@@ -63,6 +63,7 @@ def test_a_participant_depends_on_nothing_but_scenario_and_number() -> None:
     assert len(set(digests)) == 12
 
 
+@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(0, 9), st.integers(1, 50))
 def test_every_participant_is_hosted_once(count: int, outsiders: int, per_node: int) -> None:
     s = scenario(clients={"count": count, "query_only": outsiders, "per_node": per_node})

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pytest
 from fake_grid import Reply, answer, link, make_shard, provider_view
 from flwr.app import Error, RecordDict
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedenc.scenario import Server
@@ -236,6 +236,7 @@ json_values = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(
     entry=st.fixed_dictionaries(
         {},

@@ -397,7 +397,7 @@ def test_work_grows_with_the_participants_not_with_their_square(
         assert len(pool) == count
         return made / count
 
-    assert calls(800) < 1.2 * calls(200)
+    assert calls(400) < 1.2 * calls(100)
 
 
 def test_failures_are_plain_values() -> None:
