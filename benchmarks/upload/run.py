@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.upload.measure import KINDS
 from benchmarks.upload.scenarios import IMAGES
-from fedenc.errors import EngineError, FedencError
+from fedenc.errors import EngineError
 from fedenc.files import write_atomically
 from simulations.result import commit, hardware, versions
 
@@ -44,21 +44,17 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     given = parser.parse_args()
-    try:
-        found = run(
-            [*product(given.per_node, given.participants)],
-            rounds=given.rounds,
-            once=given.once,
-            limit=given.limit,
-            simulation=given.simulation,
-        )
-    except FedencError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    found = run(
+        [*product(given.per_node, given.participants)],
+        rounds=given.rounds,
+        once=given.once,
+        limit=given.limit,
+        simulation=given.simulation,
+    )
     print(table(found["rows"]))
     if given.out:
         write_atomically(given.out, json.dumps(found, indent=2).encode() + b"\n")
-    return 0
+    return EngineError.exit_code if found["failed"] else 0
 
 
 def run(
@@ -78,8 +74,9 @@ def run(
         limit: seconds after which a measurement is given up.
         simulation: also run one whole simulation of 1,000 participants, for its memory.
 
-    Raises:
-        EngineError: a measurement failed or took too long.
+    Returns:
+        The machine, ``rows`` (see `summarise`), the ``samples`` behind them, and what ``failed``;
+        a round in which a measurement failed is left out of its row.
     """
     began, load = time.time(), os.getloadavg()
     samples: list[Row] = []
@@ -88,8 +85,9 @@ def run(
             if turn and participants / per_node >= once:
                 continue
             for kind in COMPARED:
-                samples.append(_measured(kind, participants, per_node, limit))
-    whole = [_measured("simulation", 1000, n, limit) for n in (50, 1)] if simulation else []
+                found = _measured(kind, participants, per_node, limit)
+                samples.append({"round": turn} | found)
+    whole = [_measured("simulation", 1000, 50, limit)] if simulation else []
     return {
         "benchmark": "upload",
         "images_a_participant": IMAGES,
@@ -103,6 +101,7 @@ def run(
         "rows": list(summarise(samples)),
         "simulation": whole,
         "samples": samples,
+        "failed": [s for s in samples + whole if "failed" in s],
     }
 
 
@@ -115,16 +114,18 @@ def summarise(samples: Sequence[Row]) -> Iterator[Row]:
     cases = dict.fromkeys((s["per_node"], s["participants"]) for s in samples)
     smallest: dict[int, float] = {}
     for per_node, participants in cases:
-        mine = [
-            s for s in samples if (s["per_node"], s["participants"]) == (per_node, participants)
-        ]
+        mine = _whole_rounds(
+            [s for s in samples if (s["per_node"], s["participants"]) == (per_node, participants)]
+        )
+        if not mine:
+            continue
         each = {
             kind: [1e3 * s["seconds"] / participants for s in mine if s["kind"] == kind]
             for kind in COMPARED
         }
-        own = median(each["fedenc"])
+        typical = median(each["fedenc"])
         if participants >= 1000:
-            smallest.setdefault(per_node, own)
+            smallest.setdefault(per_node, typical)
         through = [s for s in mine if s["kind"] == "fedenc"]
         yield {
             "participants": participants,
@@ -133,9 +134,9 @@ def summarise(samples: Sequence[Row]) -> Iterator[Row]:
             "milliseconds": {kind: median(values) for kind, values in each.items()},
             "range": {kind: (min(values), max(values)) for kind, values in each.items()},
             "times_ray": median(
-                mine / ray for mine, ray in zip(each["fedenc"], each["ray"], strict=True)
+                own / ray for own, ray in zip(each["fedenc"], each["ray"], strict=True)
             ),
-            "growth": own / smallest[per_node] if per_node in smallest else None,
+            "growth": typical / smallest[per_node] if per_node in smallest else None,
             "startup_seconds": median(s["startup"] for s in through),
             "megabytes": through[0]["bytes"] / 1e6,
             "driver_cpu_milliseconds": median(1e3 * s["cpu_seconds"] for s in through)
@@ -144,6 +145,12 @@ def summarise(samples: Sequence[Row]) -> Iterator[Row]:
             "driver_growth_megabytes": max(s["rss_peak"] - s["rss_before"] for s in through) / 1e6,
             "load_average": median(s["load_before"] for s in mine),
         }
+
+
+def _whole_rounds(samples: Sequence[Row]) -> list[Row]:
+    """Samples of the rounds in which nothing failed."""
+    broken = {s["round"] for s in samples if "failed" in s}
+    return [s for s in samples if s["round"] not in broken]
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -172,9 +179,10 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def _measured(kind: str, participants: int, per_node: int, limit: float) -> Row:
-    """One measurement in a fresh process."""
-    name = f"{kind} with {participants} participants, {per_node} a node"
+    """One measurement in a fresh process; ``failed`` holds the reason if there is no figure."""
+    case = {"kind": kind, "participants": participants, "per_node": per_node}
     command = [sys.executable, "-m", "benchmarks.upload.measure", kind]
+    found: Row
     try:
         done = subprocess.run(
             [*command, str(participants), str(per_node)],
@@ -184,15 +192,21 @@ def _measured(kind: str, participants: int, per_node: int, limit: float) -> Row:
             cwd=Path(__file__).resolve().parents[2],
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        raise EngineError(f"{name} took more than {limit:g} s; raise --limit") from None
-    if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise EngineError(f"{name} failed: {last[:300]}")
-    row: Row = json.loads(done.stdout.strip().splitlines()[-1])
-    if row["participants"] != participants:
-        raise EngineError(f"{name} moved the shards of {row['participants']} participants only")
-    print(f"{name}: {row['seconds']:.2f} s", file=sys.stderr, flush=True)
+        found = {"failed": last[:300]} if done.returncode else _printed(done.stdout)
+    except subprocess.TimeoutExpired:
+        found = {"failed": f"took more than {limit:g} s; see --limit"}
+    if found.get("participants", participants) != participants:
+        found = {"failed": f"moved the shards of {found['participants']} participants only"}
+    shown = f"{found['seconds']:.2f} s" if "failed" not in found else f"failed: {found['failed']}"
+    about = f"{kind}, {participants:,} participants, {per_node} a node: {shown}"
+    print(about, file=sys.stderr, flush=True)
+    return case | found
+
+
+def _printed(output: str) -> Row:
+    """What a measurement printed last; the engines may have said something before."""
+    row: Row = json.loads(output.splitlines()[-1])
     return row
 
 

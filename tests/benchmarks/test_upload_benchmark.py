@@ -28,14 +28,15 @@ def sample(kind: str, participants: int, seconds: float, **more: Any) -> dict[st
         "rss_before": 100_000_000,
         "rss_peak": 250_000_000,
         "load_before": 1.5,
+        "round": 0,
     } | more
 
 
 def rounds(participants: int, *seconds: tuple[float, float, float]) -> list[dict[str, Any]]:
     """Samples of rounds, each with the seconds of fedenc, raw Ray and pre-made bytes."""
     return [
-        sample(kind, participants, value)
-        for each in seconds
+        sample(kind, participants, value, round=turn)
+        for turn, each in enumerate(seconds)
         for kind, value in zip(COMPARED, each, strict=True)
     ]
 
@@ -67,6 +68,15 @@ def test_cases_are_told_apart_by_participants_a_node() -> None:
         (50, 1.0),
         (1, 2.0),
     ]
+
+
+def test_a_round_with_a_failure_is_left_out() -> None:
+    samples = rounds(1000, (3.0, 1.0, 0.1), (4.0, 4.0, 0.2))
+    failed = {"kind": "fedenc", "participants": 1000, "per_node": 50, "round": 1, "failed": "late"}
+    whole, broken = samples[:3], [failed, *samples[4:]]
+    (row,) = summarise(whole + broken)
+    assert (row["n"], row["times_ray"]) == (1, 3.0)
+    assert list(summarise(broken)) == []
 
 
 def test_table_has_a_row_a_case_and_as_many_cells_as_its_head() -> None:
