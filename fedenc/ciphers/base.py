@@ -90,26 +90,34 @@ class Cipher(ABC):
         """What a brute force search faces: the key space, but no more than the master key."""
         return min(self.key_space_log2(channels, height, width), float(MASTER_BITS))
 
-    def encrypt(self, images: Tensor, keystream: Keystream) -> Tensor:
+    def encrypt(self, images: Tensor, keystream: Keystream, *, out: Tensor | None = None) -> Tensor:
         """Encrypt a batch.
 
         Args:
             images: uint8 (N, C, H, W) on any device.
             keystream: key material for N images; its own position is neither used nor moved.
+            out: where to write the result, which saves the cost of fresh memory; where the shape
+                stays it may be images itself.
 
         Returns:
-            uint8 (N, *output_shape(C, H, W)) on the images' device.
+            uint8 (N, *output_shape(C, H, W)) on the images' device: out, or a new tensor.
 
         Raises:
-            CipherError: images of another dtype or rank, a shape the cipher cannot encrypt, or a
-                keystream for another number of images.
+            CipherError: images of another dtype or rank, a shape the cipher cannot encrypt, a
+                keystream for another number of images, or an out that does not fit.
         """
         images = _check("images", images, keystream)
         shape = _shape(images)
-        return self._run(images, self.output_shape(*shape), keystream, shape, self.apply)
+        out = _fitting(out, images, self.output_shape(*shape))
+        return self._run(images, self.output_shape(*shape), keystream, shape, self.apply, out)
 
     def decrypt(
-        self, images: Tensor, keystream: Keystream, *, shape: Shape | None = None
+        self,
+        images: Tensor,
+        keystream: Keystream,
+        *,
+        shape: Shape | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """Undo ``encrypt`` under the same keystream.
 
@@ -117,9 +125,10 @@ class Cipher(ABC):
             images: uint8 (N, C', H', W') as ``encrypt`` returned them.
             keystream: key material for N images; its own position is neither used nor moved.
             shape: (C, H, W) of the plain images, where encryption changed it.
+            out: as for ``encrypt``.
 
         Returns:
-            uint8 (N, C, H, W) on the images' device.
+            uint8 (N, C, H, W) on the images' device: out, or a new tensor.
 
         Raises:
             CipherError: as ``encrypt``, or images that are not what images of ``shape`` become.
@@ -135,7 +144,12 @@ class Cipher(ABC):
             )
         plain = shape
         return self._run(
-            images, plain, keystream, plain, lambda part, key: self.invert(part, key, plain)
+            images,
+            plain,
+            keystream,
+            plain,
+            lambda part, key: self.invert(part, key, plain),
+            _fitting(out, images, plain),
         )
 
     def _run(
@@ -145,17 +159,19 @@ class Cipher(ABC):
         keystream: Keystream,
         plain: Shape,
         step: Callable[[Tensor, KeyParts], Tensor],
+        out: Tensor | None,
     ) -> Tensor:
         """Draw the key and take the step for one slice of the batch after the other."""
         _keep_freed_memory()
         count, device = len(images), images.device
         if not count or not images.numel():
-            return _empty((count, *result), device)
+            return _empty((count, *result), device) if out is None else out
         room = _SLICE_BYTES.get(device.type, _OTHER_SLICE_BYTES) * self.slice_scale
         width = max(1, int(room) // math.prod(plain))
-        if count <= width:
+        if count <= width and out is None:
             return step(images, self._key(keystream.restart(), plain, device)).contiguous()
-        out = _empty((count, *result), device)
+        if out is None:
+            out = _empty((count, *result), device)
         shared = self._key(keystream.part(0, 1), plain, device) if keystream.streams == 1 else None
         for start in range(0, count, width):
             stop = min(start + width, count)
@@ -202,6 +218,18 @@ def _check(name: str, images: Tensor, keystream: Keystream) -> Tensor:
             "ask the key ring for one id an image"
         )
     return images.as_subclass(Tensor)
+
+
+def _fitting(out: Tensor | None, images: Tensor, shape: Shape) -> Tensor | None:
+    if out is None:
+        return None
+    wanted = (len(images), *shape)
+    if out.shape != wanted or out.dtype != torch.uint8 or out.device != images.device:
+        raise CipherError(
+            f"out is {out.dtype} of shape {tuple(out.shape)} on {out.device}, expected torch.uint8 "
+            f"of shape {wanted} on {images.device}"
+        )
+    return out
 
 
 def _shape(images: Tensor) -> Shape:

@@ -151,6 +151,32 @@ def test_inputs_that_are_views_of_other_memory(cipher: Cipher) -> None:
 
 
 @every_cipher
+def test_results_can_go_where_the_caller_wants_them(
+    cipher: Cipher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = photos(7, 16, 16)
+    keys = keystream(cipher, np.arange(7))
+    expected = cipher.encrypt(plain, keys)
+    room = torch.zeros(9, *expected.shape[1:], dtype=torch.uint8)
+    for limit in (1 << 20, 1000):  # in one slice, and in several
+        monkeypatch.setattr("fedenc.ciphers.base._SLICE_BYTES", {"cpu": limit})
+        room.zero_()
+        found = cipher.encrypt(plain, keys, out=room[1:8])
+        assert found.data_ptr() == room[1:8].data_ptr()
+        assert torch.equal(room[1:8], expected)
+        assert int(room[0].sum() + room[8].sum()) == 0
+        back = torch.empty_like(plain)
+        cipher.decrypt(expected, keys, shape=(3, 16, 16), out=back)
+        assert restored(cipher, plain, back)
+        if expected.shape == plain.shape:
+            place = plain.clone()
+            assert torch.equal(cipher.encrypt(place, keys, out=place), expected)
+    for wrong in (room, room[:7].int(), room[:7, :, 1:]):
+        with pytest.raises(CipherError, match=r"out is torch\..*, expected torch.uint8 of shape"):
+            cipher.encrypt(plain, keys, out=wrong)
+
+
+@every_cipher
 def test_pickles_and_copies_encrypt_alike(cipher: Cipher) -> None:
     plain = photos(2, 8, 8)
     expected = cipher.encrypt(plain, keystream(cipher, [0, 1]))
