@@ -71,12 +71,17 @@ class BlockSpectralNorm(nn.Module):
         self.register_buffer("u", F.normalize(torch.randn(positions, outputs, 1), dim=1))
 
     def forward(self, weight: Tensor) -> Tensor:
+        # In float32 also under autocast: the iteration would stall at bfloat16's three digits.
+        with torch.autocast(weight.device.type, enabled=False):
+            return weight / self._largest(weight)
+
+    def _largest(self, weight: Tensor) -> Tensor:
         with torch.no_grad():
             v = F.normalize(weight.transpose(1, 2) @ self.u, dim=1)
             u = F.normalize(weight @ v, dim=1)
             if self.training:
                 self.u.copy_(u)
-        return weight / (u.transpose(1, 2) @ weight @ v)
+        return u.transpose(1, 2) @ weight @ v
 
 
 class EleAdaptNet(nn.Module):

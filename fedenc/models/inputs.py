@@ -41,7 +41,10 @@ def fold_sorted(images: Tensor) -> Tensor:
     a, b = torch.minimum(a, b), torch.maximum(a, b)
     b, c = torch.minimum(b, c), torch.maximum(b, c)
     a, b = torch.minimum(a, b), torch.maximum(a, b)
-    return torch.stack((a, b, c), dim=1)
+    ordered = torch.empty_like(images)  # in the memory format of the images
+    for channel, values in enumerate((a, b, c)):
+        ordered[:, channel] = values
+    return ordered
 
 
 class InputStage(nn.Module):

@@ -46,6 +46,16 @@ def test_the_sorted_fold_is_ascending_and_keeps_each_pixels_values(channels, see
 
 
 @pytest.mark.parametrize("kind", inputs.KINDS)
+def test_the_memory_format_stays(kind):
+    images = pixels(2, 3, 6, 6)
+    strided = images.contiguous(memory_format=torch.channels_last)
+    assert InputStage(3, kind)(images).is_contiguous()
+    values = InputStage(3, kind)(strided)
+    assert values.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(values, InputStage(3, kind)(images))
+
+
+@pytest.mark.parametrize("kind", inputs.KINDS)
 def test_measured_statistics_standardise_the_pool(kind):
     images = pixels(50, 3, 8, 8) // 2 + torch.tensor([0, 20, 40], dtype=torch.uint8).view(3, 1, 1)
     stage = InputStage(3, kind)

@@ -1,8 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
-from fedenc import models
+from fedenc import ciphers, models
 from fedenc.errors import TrainingError
+from fedenc.keys import KeyRing
 from fedenc.training.predict import predict
 
 CPU = torch.device("cpu")
@@ -59,3 +61,19 @@ def test_images_that_do_not_fit_are_refused(model, images):
         predict(model, images, device=CPU, batch_size=0)
     with pytest.raises(TrainingError, match="precision is 'half'"):
         predict(model, images, device=CPU, precision="half")
+
+
+@pytest.mark.parametrize(
+    ("color_shuffle", "kind"), [(False, "invariant-np"), (False, "invariant"), (True, "invariant")]
+)
+@pytest.mark.parametrize("policy", ["same", "image"])
+def test_an_invariant_model_answers_plain_and_encrypted_queries_alike(
+    images, color_shuffle, kind, policy
+):
+    model = models.build("resnet20", channels=3, classes=5, size=(8, 8), input=kind)
+    keystream = KeyRing.simulated(1, 0).keystream(
+        method="pixel", policy=policy, purpose="query", nonce=bytes(16), ids=np.arange(len(images))
+    )
+    encrypted = ciphers.make("pixel", color_shuffle=color_shuffle).encrypt(images, keystream)
+    assert not torch.equal(encrypted, images)
+    assert torch.equal(predict(model, encrypted, device=CPU), predict(model, images, device=CPU))
