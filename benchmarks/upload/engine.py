@@ -33,7 +33,7 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
     """Upload everything into a pool in ``folder``, from warm client processes.
 
     Returns:
-        ``seconds`` of the upload phase, ``startup`` before it, ``bytes`` stored, the driver's
+        ``seconds`` of the upload phase up to the last byte on disk, ``startup`` before it, ``bytes`` stored, the driver's
         ``cpu_seconds`` in the phase, its resident memory before it (``rss_before``) and its
         highest of all (``rss_peak``), in bytes.
     """
@@ -51,6 +51,7 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
         exchange = Exchange(grid, seen.server.deadline)
         roster = Roster(nodes, seen.participants)
         collect_uploads(exchange, roster, pool, seen, lambda done: None)
+        pool.close()  # brings the rest to disk, which is part of an upload
         measured.update(
             seconds=time.monotonic() - start,
             startup=start - began,
@@ -60,7 +61,6 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
             rss_before=before,
             rss_peak=peak_resident(),
         )
-        pool.close()
 
     with engine.logs_in(folder / "log.txt"), engine.ray_session(None):
         engine.simulate(server_app, _client_app(scenario), scenario)
