@@ -33,6 +33,8 @@ from fedenc.training.stepper import Stepper
 
 IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean, deviation of R, G, B in 0..1
 
+HOPELESS = 100.0  # a mean loss so many times that of guessing counts as diverged
+
 Snapshot = tuple[dict[str, Tensor], dict[str, Any]]
 
 
@@ -44,7 +46,7 @@ class Progress:
     epochs: int
     step: int  # steps done in the whole run
     steps: int
-    loss: float  # cross-entropy in nats
+    loss: float  # what is minimised: cross-entropy in nats, plus an adapter's penalty
     accuracy: float  # 0..1
     images_per_second: float  # since the last report
     seconds: float  # spent in the loop by this process, without its caller's pauses
@@ -164,6 +166,11 @@ class Run(Iterator[Progress]):
     def __next__(self) -> Progress:
         return next(self._events)
 
+    @property
+    def precision(self) -> str:
+        """What "auto" came to: "fp32" or "bf16"."""
+        return self._stepper.precision
+
     def checkpoint(self) -> bytes:
         """The run as of the last report (or the start), even after an error: weights, optimiser,
         random state, position. Equal states give equal bytes."""
@@ -258,10 +265,11 @@ class Run(Iterator[Progress]):
         )
 
     def _check_finite(self, loss: float) -> None:
-        """Stop on a loss or a weight that is not a number, with the last good weights in place."""
+        """Stop on a loss or a weight that is out of hand, with the last good weights in place."""
         norms = torch._foreach_norm(list(self.model.parameters()))
         size = torch.stack(norms).sum().item()
-        if math.isfinite(loss) and math.isfinite(size):
+        limit = HOPELESS * math.log(self.model.architecture.classes)
+        if loss <= limit and math.isfinite(size):  # false too for a loss that is not a number
             return
         failed = self._step
         self._put_back(*self._good)

@@ -7,6 +7,7 @@ from torch import nn
 from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
+from fedenc.training import loop
 from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
@@ -168,6 +169,23 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_weights(rate):
     resumed = network(seed=5)
     fit(resumed, images, labels, config=config, seed=3, device=CPU, state=run.checkpoint())
     assert weights_sha256(resumed) == good[-1]
+
+
+def test_a_finite_loss_can_be_hopeless_too(monkeypatch):
+    monkeypatch.setattr(loop, "HOPELESS", 0.01)
+    model = network()
+    digest = weights_sha256(model.to(memory_format=torch.channels_last))
+    run = train(model, *examples())
+    with pytest.raises(TrainingError, match="diverged before step 5 of 10"):
+        next(run)
+    model.input.load_state_dict(network().input.state_dict())  # measured, not trained
+    assert weights_sha256(model) == digest
+
+
+def test_the_precision_in_use_is_known():
+    config = dataclasses.replace(CONFIG, precision="fp32")
+    assert train(network(), *examples(), config).precision == "fp32"
+    assert train(network(), *examples()).precision in ("fp32", "bf16")
 
 
 def test_a_checkpoint_of_another_run_is_refused_with_the_difference():
