@@ -33,9 +33,9 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
     """Upload everything into a pool in ``folder``, from warm client processes.
 
     Returns:
-        ``seconds`` of the upload phase up to the last byte on disk, ``startup`` before it, ``bytes`` stored, the driver's
-        ``cpu_seconds`` in the phase, its resident memory before it (``rss_before``) and its
-        highest of all (``rss_peak``), in bytes.
+        ``seconds`` of the upload phase up to the last byte on disk, ``startup`` before it, the
+        ``bytes`` stored, the driver's ``cpu_seconds`` in the phase, its resident memory before it
+        (``rss_before``) and its highest of all (``rss_peak``), in bytes.
     """
     began = time.monotonic()
     seen = view(scenario)
