@@ -148,6 +148,9 @@ def gallery(
     cipher: Annotated[
         list[str] | None, typer.Option(help="Only this one; repeatable; by default all.")
     ] = None,
+    size: Annotated[
+        int, typer.Option(min=16, help="Pixels a side; larger images are scaled down before.")
+    ] = 128,
     key: Annotated[
         Path | None, typer.Option("--keyfile", help="By default a fresh key, thrown away.")
     ] = None,
@@ -158,9 +161,9 @@ def gallery(
 
     imagefile.check_lossless(out.suffix)
     ring = KeyRing.generate() if key is None else _load(key)
-    plain = [pictures.shrink(imagefile.read(path)[0].expand(3, -1, -1)) for path in images]
+    plain = [pictures.shrink(imagefile.read(path)[0].expand(3, -1, -1), size) for path in images]
     rows = [pictures.measure(plain, ring, one) for one in pictures.built(cipher or ())]
-    sheet = pictures.draw(plain, rows)
+    sheet = pictures.draw(plain, rows, cell=size)
     imagefile.write(out, pictures.tensor(sheet), "RGB")
     print(f"{out}: {len(rows)} ciphers, {len(plain)} images, {sheet.width}×{sheet.height} pixels")
 

@@ -129,7 +129,7 @@ def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> I
     return sheet
 
 
-def shrink(image: Tensor, limit: int = 128) -> Tensor:
+def shrink(image: Tensor, limit: int) -> Tensor:
     """Scale an image down so that no side exceeds limit: uint8 (3, H, W) to the same.
 
     Encryption comes after it; a ciphertext scaled down would average to gray.

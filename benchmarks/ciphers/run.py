@@ -99,8 +99,8 @@ def run(cases: Sequence[Case]) -> Row:
 
 def table(rows: Sequence[Row]) -> str:
     """The rows as Markdown: images a second, medians but for the extremes given."""
-    heads = ("size", "keys", "method", "core", "min–max", "two cores")
-    heads += ("copy", "keystream", "loop", "× loop")
+    heads = ["size", "keys", "method", "core", "min–max", "two cores"]
+    heads += ["copy", "keystream", "loop", "× loop"]
     lines = [f"| {' | '.join(heads)} |", "|---:|---|---|" + "---:|" * (len(heads) - 3)]
     for row in rows:
         clock = "core" if row["device"] == "cpu" else "wall"

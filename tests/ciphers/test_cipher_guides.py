@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fedenc.ciphers import make, names
+
 GUIDE = Path(__file__).parents[2] / "docs" / "plugins.md"
 
 USE = """
@@ -105,3 +107,21 @@ def test_broken_plug_ins_are_reported_when_used(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     for line, (_, message) in zip(lines, BROKEN.values(), strict=True):
         assert line.startswith(message)
+
+
+def test_the_code_in_the_documentation_runs(tmp_path: Path) -> None:
+    guide = (GUIDE.parent / "ciphers.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
+    assert "Encrypt" in code
+    done = python(tmp_path, code.replace('"my.key"', repr(str(tmp_path / "key"))))
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_documentation_lists_every_cipher() -> None:
+    guide = (GUIDE.parent / "ciphers.md").read_text()
+    for name in names():
+        assert f"| `{name}` |" in guide
+        bits = make(name).key_space_log2(3, 32, 32)
+        row = next(line for line in guide.splitlines() if line.startswith(f"| `{name}` |"))
+        assert f"2^{bits:.0f} |" in row
+        assert all(f"`{key}`" in row for key in make(name).params())
