@@ -323,7 +323,7 @@ class Run(Iterator[Progress]):
         self._best = {name: t.to(self.device) for name, t in under("best.").items()}
         self._best_loss = document["best_loss"] if self._best else math.inf
         self._validation_loss = document["validation_loss"]
-        self._stepper.restore(tensors)
+        self._stepper.restore(tensors, steps=document["step"])
         self._dropout.restore(under("rng."))
         self._loss.copy_(tensors["meter.loss"])
         self._correct.copy_(tensors["meter.correct"])

@@ -98,13 +98,14 @@ class Stepper:
         }
         return momenta | {f"average.{i:04}": t for i, t in enumerate(self.averaged)}
 
-    def restore(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of ``tensors``."""
-        for name, p in self.model.named_parameters():
-            momentum = tensors.get(f"momentum.{name}")
-            if momentum is not None:
+    def restore(self, tensors: dict[str, Tensor], *, steps: int) -> None:
+        """The inverse of ``tensors`` after ``steps`` steps; KeyError if something is not there."""
+        self.optimiser.state.clear()
+        if steps and self.config.momentum:
+            for name, p in self.model.named_parameters():
                 buffer = torch.empty_like(p, memory_format=torch.preserve_format)
-                self.optimiser.state[p]["momentum_buffer"] = buffer.copy_(momentum)
+                buffer.copy_(tensors[f"momentum.{name}"])
+                self.optimiser.state[p]["momentum_buffer"] = buffer
         for i, tensor in enumerate(self.averaged):
             tensor.copy_(tensors[f"average.{i:04}"])
 

@@ -8,7 +8,7 @@ from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
 from fedenc.training import loop
-from fedenc.training.checkpoint import weights_sha256
+from fedenc.training.checkpoint import pack, unpack, weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
 from fedenc.training.predict import predict
@@ -200,6 +200,12 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference():
         train(network(), images // 2, labels, state=state)
     with pytest.raises(TrainingError, match="labels was"):
         train(network(), images, labels.flip(0), state=state)
+    run = train(network(), images, labels)
+    next(run)
+    tensors, document = unpack(run.checkpoint())
+    missing = pack({n: t for n, t in tensors.items() if "momentum" not in n}, document)
+    with pytest.raises(TrainingError, match="lacks what its run needs"):
+        train(network(), images, labels, state=missing)
     with pytest.raises(TrainingError, match="damaged"):
         train(network(), images, labels, state=state[:-1])
 

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 
 
 @given(
-    st.lists(st.integers(0, 5), min_size=20, max_size=200),
+    st.lists(st.integers(0, 5), min_size=80, max_size=200),
     st.floats(0.1, 0.9),
     st.integers(0, 99),
 )
