@@ -66,6 +66,7 @@ class Participant:
         views: ciphertexts of every uploaded image.
         plain: stays plain by its own choice; its ``cipher`` is then used for queries only.
         augmentation: what it does to its training images before it encrypts them.
+        query_augmentation: what it does to its queries before it encrypts them.
         fill: 0..255, what augmentation puts where it uncovers a pixel.
     """
 
@@ -78,6 +79,7 @@ class Participant:
     views: int = 1
     plain: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
+    query_augmentation: Augmentation = field(default_factory=Augmentation)
     fill: int = 0
 
     def upload(self) -> Shard:
@@ -88,7 +90,8 @@ class Participant:
         copies = self.augmentation.copies
         image, view, copy = np.indices((len(self.train.labels), self.views, copies)).reshape(3, -1)
         ids = image * copies + copy
-        images = self._augmented(np.repeat(self.train.images, self.views, axis=0))
+        repeated = np.repeat(self.train.images, self.views, axis=0)
+        images = self._augmented(repeated, self.augmentation, TRAIN)
         nonce = self._nonce(TRAIN)
         sent = images if self.plain else self._encrypt(images, self.policy, TRAIN, nonce, ids, view)
         return self._seal(
@@ -144,7 +147,9 @@ class Participant:
 
     def _query(self, condition: Condition) -> Shard:
         order = self._orders[condition]
-        images = self.held_out[condition].images[order]
+        # A pair stays one: the same images are drawn the same way under every condition.
+        asked = self.held_out[condition].images
+        images = self._augmented(asked, self.query_augmentation, "query")[order]
         ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
         nonce = self._nonce(condition)
         sent = images
@@ -161,14 +166,13 @@ class Participant:
             original=images.shape[1:],
         )
 
-    def _augmented(self, images: Images) -> Images:
+    def _augmented(self, images: Images, how: Augmentation, purpose: str) -> Images:
         """Copies of every image, consecutive: plain-domain augmentation, Enc(f_d(T))."""
-        if self.augmentation.identity:
+        if how.identity:
             return images
-        generator = torch.Generator().manual_seed(
-            int(self._generator("augmentation").integers(1 << 63))
-        )
-        copies = expand(_tensor(images), self.augmentation, generator, fill=self.fill)
+        seed = int(self._generator("augmentation", purpose).integers(1 << 63))
+        generator = torch.Generator().manual_seed(seed)
+        copies = expand(_tensor(images), how, generator, fill=self.fill)
         augmented: Images = copies.numpy()
         return augmented
 

@@ -84,7 +84,10 @@ class Population:
             policy=s.encryption.keys,
             views=s.encryption.views,
             plain=i in self.plain,
-            augmentation=self._augmentation(),
+            augmentation=augment.named(
+                s.augmentation.train if s.augmentation.domain == "plain" else "none"
+            ),
+            query_augmentation=augment.named(s.augmentation.query),
             fill=s.augmentation.fill,
         )
 
@@ -94,10 +97,6 @@ class Population:
         if not self.scenario.data.shuffle_labels:
             return labels
         return _generator(self.scenario, "shuffled labels").permutation(labels)
-
-    def _augmentation(self) -> augment.Augmentation:
-        chosen = self.scenario.augmentation
-        return augment.named(chosen.method if chosen.domain == "plain" else "none")
 
     @property
     def _pairs(self) -> bool:

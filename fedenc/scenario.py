@@ -24,7 +24,7 @@ SAME_KEY: Condition = "same-key"
 
 Count = Annotated[int, Field(ge=1, strict=True)]  # strict: neither true nor "3" is a number
 NonNegative = Annotated[int, Field(ge=0, strict=True)]
-Seconds = Annotated[float, Field(gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 OptionValue = bool | int | float | str
 
 
@@ -52,7 +52,7 @@ class Clients(_Section):
     per_node: Count = 1  # participants hosted by one Flower node
     images: Count | None = None  # at most so many training images a participant
     partition: Literal["iid", "dirichlet"] = "iid"
-    alpha: Annotated[float, Field(gt=0)] = 0.5  # Dirichlet concentration; smaller is more skewed
+    alpha: Positive = 0.5  # Dirichlet concentration; smaller is more skewed
     plain_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0  # participants that stay plain
     query_only: NonNegative = 0  # outsiders that never upload and only query
 
@@ -85,10 +85,14 @@ class Encryption(_Section):
 
 
 class Augmentation(_Section):
-    """Where images are augmented: by participants, by the server on ciphertext, or not at all."""
+    """What is done to images, and by whom; methods are names in ``fedenc.data.augment``."""
 
-    domain: Literal["none", "plain", "encrypted"] = "encrypted"
-    method: str = "crop-flip"  # a name in fedenc.data.augment
+    domain: Literal["none", "plain", "encrypted"] = (
+        "encrypted"  # of training images
+    )
+    train: str = "crop-flip"  # by participants before they encrypt, in the plain domain
+    server: str = "crop-flip"  # by the server on ciphertext, in the encrypted domain
+    query: str = "none"  # by participants to their queries, before they encrypt
     fill: Annotated[int, Field(ge=0, le=255, strict=True)] = 0  # pixels that augmentation uncovers
 
 
@@ -101,11 +105,19 @@ class Model(_Section):
 
 
 class Training(_Section):
-    """The optimiser's side, for the scenario's own values over the library's defaults."""
+    """The optimiser's side: a recipe of ``fedenc.training.recipes`` and changes to it."""
 
-    epochs: Count = 10
-    batch_size: Count = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.1
+    recipe: str = "fast"
+    scale: Positive = 1.0  # fraction of the recipe's epochs, its schedule scaled with them
+    epochs: Count | None = None  # None: the recipe's
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None  # the schedule's highest
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: bool = False  # torch.compile: pays on a GPU over long runs
+
+    def changes(self) -> dict[str, Any]:
+        """What the scenario sets over the recipe's own values."""
+        return self.model_dump(exclude={"recipe", "scale"}, exclude_none=True)
 
 
 class Inference(_Section):
@@ -114,6 +126,7 @@ class Inference(_Section):
     queries: tuple[Condition, ...] | None = None  # None: all that cipher and key policy allow
     images: Count = 25  # held-out images a participant and condition
     paired: bool = True  # same images plain and encrypted, so that agreement can be counted
+    flip: bool = False  # test-time augmentation: the server averages over the mirrored image
 
 
 class Server(_Section):
@@ -122,7 +135,7 @@ class Server(_Section):
     gpus: Literal["auto", 0, 1] = "auto"
     threads: Count | None = None  # None: all cores
     min_clients: Count | None = None  # uploads needed to go on; None: half of the participants
-    deadline: Seconds = 60.0  # seconds without any reply after which the silent are given up
+    deadline: Positive = 60.0  # seconds without any reply after which the silent are given up
     attempts: Count = 2  # times a participant is asked before it counts as failed
 
 
@@ -212,6 +225,11 @@ def _contradictions(s: Scenario) -> Iterable[str]:
         yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"
     if len(set(s.conditions())) != len(s.conditions()):
         yield f"inference.queries names a condition twice: {list(s.conditions())}"
+    if s.model.input != "raw" and s.encryption.cipher not in ("pixel", "none"):
+        yield (
+            f"model.input = '{s.model.input}' undoes NP and CS only, but encryption.cipher is "
+            f"'{s.encryption.cipher}'; use model.input = 'raw' or cipher 'pixel'"
+        )
     if s.encryption.views > 1 and s.encryption.keys != "image":
         yield (
             f"encryption.views = {s.encryption.views} needs encryption.keys = 'image', found "
@@ -330,5 +348,6 @@ class ProviderView(_Section):
     model: Model
     training: Training
     conditions: tuple[Condition, ...]
+    flip: bool  # test-time augmentation
     server: Server
     quorum: Count

@@ -82,6 +82,8 @@ class Exchange:
                 yield answers
             elif time.monotonic() - last > self._patience():
                 yield self._give_up()
+                if self._startup is None:  # not one answer ever: the rest need not be tried
+                    yield [Answer(r, None, "no node has answered anything") for r in queue]
                 last = time.monotonic()
             else:
                 time.sleep(_POLL)

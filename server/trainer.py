@@ -21,12 +21,12 @@ import torch
 
 from fedenc import models
 from fedenc.errors import EngineError, TrainingError
-from fedenc.scenario import Augmentation, ProviderView, Training
+from fedenc.scenario import ProviderView
 from fedenc.training.checkpoint import save_model
-from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress, fit
 from fedenc.training.predict import predict
 from server.pool import Pool
+from server.recipe import server_method, training_config
 
 RESOURCE = "trainer"  # custom Ray resource that names the machine to train on
 _START_TIMEOUT = 120.0  # seconds for Ray to place and start the actor
@@ -101,8 +101,8 @@ class TrainerActor:
             self._model,
             self._images,
             self._labels,
-            config=recipe(
-                view.training, view.augmentation, on=view.augmentation.domain == "encrypted"
+            config=training_config(
+                view.training, view.augmentation, method=server_method(view.augmentation)
             ),
             seed=view.seed,
             device=self._device,
@@ -116,10 +116,10 @@ class TrainerActor:
             yield progress, run.checkpoint() if due else None
             saved = time.monotonic() if due else saved
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> Scores:
+    def predict(self, images: npt.NDArray[np.uint8], flip: bool) -> Scores:
         """Class scores float32 N×classes for uint8 N×C×H×W images."""
         queries = torch.from_numpy(images.copy())
-        scores: Scores = predict(self._model, queries, device=self._device).numpy()
+        scores: Scores = predict(self._model, queries, device=self._device, flip=flip).numpy()
         return scores
 
     def export(self) -> tuple[dict[str, bytes], str]:
@@ -127,17 +127,6 @@ class TrainerActor:
         with tempfile.TemporaryDirectory() as folder:
             sha256 = save_model(Path(folder), self._model)
             return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, sha256
-
-
-def recipe(training: Training, augmentation: Augmentation, *, on: bool) -> TrainingConfig:
-    """The library's configuration for a scenario's training section; ``on``: augment the pool."""
-    return TrainingConfig(
-        epochs=training.epochs,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        augmentation=augmentation.method if on else "none",
-        fill=augmentation.fill,
-    )
 
 
 class Trainer:
@@ -212,7 +201,7 @@ class Trainer:
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Scores:
         """Class scores for query images."""
-        scores: Scores = self._get(self._actor.predict.remote(images))
+        scores: Scores = self._get(self._actor.predict.remote(images, self._view.flip))
         return scores
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from fedenc.scenario import Scenario
 from fedenc.training.loop import fit
 from fedenc.training.predict import predict
 from server.app import Event
-from server.trainer import recipe
+from server.recipe import training_config
 
 Report = Callable[[Event], None]
 
@@ -64,14 +64,14 @@ def _accuracy(scenario: Scenario, train: Labelled, images: Any, labels: Any) -> 
         adapter=scenario.model.adapter,
         seed=scenario.seed,
     )
+    augmentation = scenario.augmentation
+    methods = {"plain": augmentation.train, "encrypted": augmentation.server}
     run = fit(
         model,
         torch.from_numpy(train.images),
         torch.from_numpy(train.labels),
-        config=recipe(
-            scenario.training,
-            scenario.augmentation,
-            on=scenario.augmentation.domain != "none",
+        config=training_config(
+            scenario.training, augmentation, method=methods.get(augmentation.domain, "none")
         ),
         seed=scenario.seed,
         device=device,

@@ -97,7 +97,12 @@ def write(folder: Path, scenario: Scenario, outcome: Outcome, result: Mapping[st
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
     write_atomically(folder / CLIENTS, sink.getvalue().to_pybytes())
-    text = json.dumps(result, indent=2, sort_keys=False, allow_nan=False)
+    write_facts(folder, result)
+
+
+def write_facts(folder: Path, result: Mapping[str, Any]) -> None:
+    """Write ``result.json`` alone."""
+    text = json.dumps(result, indent=2, allow_nan=False)
     write_atomically(folder / RESULT, text.encode() + b"\n")
 
 

@@ -86,11 +86,20 @@ def record(
     seen = view(scenario)
     with occupied(folder, scenario, resume):
         if resume and (folder / result.RESULT).exists():
-            return Run(folder, json.loads((folder / result.RESULT).read_text()))
+            return _finished(scenario, folder, baselines, report)
         outcome = perform(seen, _logged(folder / result.LOG, report))
         extra = plain_training.measure(scenario, report) if baselines else None
         facts = result.build(scenario, seen, outcome, extra)
         result.write(folder, scenario, outcome, facts)
+    return Run(folder, facts)
+
+
+def _finished(scenario: Scenario, folder: Path, baselines: bool, report: Report) -> Run:
+    """A run that was complete already, with baselines if they are wanted now."""
+    facts = json.loads((folder / result.RESULT).read_text())
+    if baselines and "baselines" not in facts:
+        facts["baselines"] = plain_training.measure(scenario, report)
+        result.write_facts(folder, facts)
     return Run(folder, facts)
 
 

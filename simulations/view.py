@@ -1,11 +1,14 @@
 """From a scenario to what each side of it is given, with every problem found on the way."""
 
+from collections.abc import Iterable
+
 from clients.simulated import Population
 from fedenc import models
 from fedenc.data import NAMES
 from fedenc.data.augment import AUGMENTATIONS
-from fedenc.errors import CipherError, DataError, ScenarioError
+from fedenc.errors import CipherError, DataError, ScenarioError, TrainingError
 from fedenc.scenario import PLAIN, ProviderView, Scenario
+from server.recipe import server_method, training_config
 from simulations import engine
 from simulations.secret import simulation_seed
 
@@ -32,11 +35,7 @@ def view(scenario: Scenario) -> ProviderView:
     if scenario.model.name not in models.names():
         known = ", ".join(models.names())
         problems.append(f"model.name = {scenario.model.name!r}; known are {known}")
-    if scenario.augmentation.method not in AUGMENTATIONS:
-        known = ", ".join(AUGMENTATIONS)
-        problems.append(
-            f"augmentation.method = {scenario.augmentation.method!r}; known are {known}"
-        )
+    problems += _augmentation_problems(scenario)
     population = Population(scenario)
     try:
         cipher = population.cipher
@@ -56,6 +55,7 @@ def view(scenario: Scenario) -> ProviderView:
             f"cipher {cipher.name} turns {original} images into {shape}, so one model cannot take "
             "both: leave 'plain' out of inference.queries and set clients.plain_fraction to 0"
         )
+    _check_trainable(scenario, shape, len(dataset.classes))
     return ProviderView(
         scenario_hash=scenario.hash(),
         seed=scenario.seed,
@@ -71,6 +71,35 @@ def view(scenario: Scenario) -> ProviderView:
         model=scenario.model,
         training=scenario.training,
         conditions=scenario.conditions(),
+        flip=scenario.inference.flip,
         server=scenario.server,
         quorum=scenario.quorum(),
     )
+
+
+def _augmentation_problems(scenario: Scenario) -> Iterable[str]:
+    """Names that do not exist, and copies where a query can only be one image."""
+    for key in ("train", "server", "query"):
+        name = getattr(scenario.augmentation, key)
+        if name not in AUGMENTATIONS:
+            yield f"augmentation.{key} = {name!r}; known are {', '.join(AUGMENTATIONS)}"
+        elif key == "query" and AUGMENTATIONS[name].copies > 1:
+            yield f"augmentation.query = {name!r} makes several images of a query; use a random one"
+
+
+def _check_trainable(scenario: Scenario, shape: tuple[int, int, int], classes: int) -> None:
+    """Build configuration and network once, so that what does not fit is told before uploads."""
+    model = scenario.model
+    try:
+        method = server_method(scenario.augmentation)
+        training_config(scenario.training, scenario.augmentation, method=method)
+        models.build(
+            model.name,
+            channels=shape[0],
+            classes=classes,
+            size=shape[1:],
+            input=model.input,
+            adapter=model.adapter,
+        )
+    except TrainingError as error:
+        raise ScenarioError(str(error)) from None

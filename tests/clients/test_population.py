@@ -142,7 +142,7 @@ def test_shuffled_labels_are_the_same_labels_elsewhere() -> None:
 
 def test_augmentation_only_in_its_domain() -> None:
     def copies(domain: str) -> int:
-        s = scenario(augmentation={"domain": domain, "method": "flip-all"})
+        s = scenario(augmentation={"domain": domain, "train": "flip-all"})
         return Population(s).participant(0).augmentation.copies
 
     assert (copies("plain"), copies("encrypted"), copies("none")) == (2, 1, 1)

@@ -116,6 +116,7 @@ def provider_view(**changes: Any) -> ProviderView:
         "plain_uploads": False,
         "views": 1,
         "augmentation": Augmentation(),
+        "flip": False,
         "model": Model(),
         "training": Training(),
         "conditions": ("plain", "encrypted"),

@@ -53,7 +53,7 @@ def test_what_may_differ_when_resumed(tmp_path: Path, changes: dict[str, Any]) -
 @pytest.mark.parametrize(
     ("changes", "shown"),
     [
-        ({"training": {"epochs": 3}}, "training.epochs: 10 then, 3 now"),
+        ({"training": {"epochs": 3}}, "training.epochs: None then, 3 now"),
         ({"clients": {"count": 3}}, "clients.count"),
         ({"seed": 5}, "seed: 0 then, 5 now"),
         ({"encryption": {"seed": 777}}, "other keys"),
