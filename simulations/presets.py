@@ -1,6 +1,5 @@
 """Ready-made scenarios, shipped as TOML beside this module in ``presets/``."""
 
-import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -36,8 +35,3 @@ def resolve(name: str | None, overrides: Sequence[str]) -> tuple[str, Scenario]:
     raise ScenarioError(
         f"no preset or scenario file {name!r}; presets are {', '.join(names())}, files end in .toml"
     )
-
-
-def values(name: str) -> dict[str, object]:
-    """What a preset sets."""
-    return tomllib.loads((FOLDER / f"{name}.toml").read_text(encoding="utf-8"))

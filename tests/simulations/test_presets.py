@@ -1,0 +1,31 @@
+"""Every preset is a scenario that can be run, here on the embedded data."""
+
+import pytest
+
+from clients.simulated import Population
+from fedenc.errors import ScenarioError
+from simulations import presets
+from simulations.view import view
+
+FEW = ["data.name='photos'", "clients.count=4", "clients.images=20", "server.gpus='auto'"]
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_a_preset_fits_together(name: str) -> None:
+    _, scenario = presets.resolve(name, [*FEW, "encryption.seed=1"])
+    told = view(scenario)
+    shard = Population(scenario).participant(3).upload()
+    assert shard.manifest.cipher == told.cipher == scenario.encryption.cipher
+    assert dict(shard.manifest.params) == told.cipher_params
+    assert shard.manifest.shape == told.shape
+    assert len(shard.images) == 20 * told.views
+
+
+def test_a_name_that_is_none_lists_those_there_are() -> None:
+    with pytest.raises(ScenarioError, match=r"photos.*end in \.toml"):
+        presets.resolve("nothing", ())
+
+
+def test_every_preset_says_in_a_line_what_it_runs() -> None:
+    for name in presets.names():
+        assert 20 < len(presets.describe(name)) < 130
