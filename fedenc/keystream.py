@@ -9,7 +9,7 @@ documented positions:
 draw                        bytes taken from every stream
 ==========================  =====================================================================
 ``bytes(n)``                n
-``bits(n)``                 ⌈n / 8⌉, least significant bit first
+``bits(n)``, ``masks(n)``   ⌈n / 8⌉, least significant bit first
 ``integers(bound, n)``      ``integer_bytes(bound, n)``: n little-endian words and the spare ones
                             that stand in for rejected words
 ``permutations(size, n)``   8·n·size: little-endian 64-bit words, ranked
@@ -146,6 +146,11 @@ class Keystream:
         self._draws += 1
         packed = self._take(-(-n // 8))
         return np.unpackbits(packed, axis=1, count=n, bitorder="little")
+
+    def masks(self, n: int) -> Bytes:
+        """uint8 (U, n) of 0 and 255: ``bits``, each filling its byte."""
+        bits = self.bits(n)
+        return np.negative(bits, out=bits)
 
     def integers(self, bound: int, n: int) -> npt.NDArray[Any]:
         """Uniform integers in [0, bound), shape (U, n); uint8 where bound ≤ 256, else int64.

@@ -14,12 +14,12 @@ Images = npt.NDArray[Any]  # uint8 (N, H, W, 3), an image of it, or a block
 _ORDERS = np.array([(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
 
 
-def _pixel(image: Images, random: np.random.Generator, shuffle: bool) -> Images:
-    flips = random.integers(0, 2, image.shape, dtype=np.uint8)
+def _pixel(image: Images, random: np.random.RandomState, shuffle: bool) -> Images:
+    flips = random.randint(0, 2, image.shape)
     out = np.where(flips == 1, 255 - image, image)
     if not shuffle:
         return out
-    orders = _ORDERS[random.integers(0, 6, image.shape[:2])]
+    orders = _ORDERS[random.randint(0, 6, image.shape[:2])]
     return np.take_along_axis(out, orders, axis=2)
 
 
@@ -40,19 +40,19 @@ def _join(blocks: list[Images], height: int, width: int) -> Images:
     return out
 
 
-def _scramble(image: Images, random: np.random.Generator) -> Images:
+def _scramble(image: Images, random: np.random.RandomState) -> Images:
     blocks = _blocks(image, 8)
     return _join([blocks[i] for i in random.permutation(len(blocks))], *image.shape[:2])
 
 
-def _etc(image: Images, random: np.random.Generator) -> Images:
+def _etc(image: Images, random: np.random.RandomState) -> Images:
     blocks = _blocks(image, 4)
     out = []
     for index in random.permutation(len(blocks)):
-        block = np.rot90(blocks[index], int(random.integers(0, 4)))
-        block = block[:, ::-1] if random.integers(0, 2) else block
-        block = 255 - block if random.integers(0, 2) else block
-        out.append(block[..., _ORDERS[random.integers(0, 6)]])
+        block = np.rot90(blocks[index], int(random.randint(0, 4)))
+        block = block[:, ::-1] if random.randint(0, 2) else block
+        block = 255 - block if random.randint(0, 2) else block
+        out.append(block[..., _ORDERS[random.randint(0, 6)]])
     return _join(out, *image.shape[:2])
 
 
@@ -64,21 +64,21 @@ def _nibbles(block: Images, order: npt.NDArray[np.int64], flips: npt.NDArray[np.
     return merged.reshape(4, 4, 3)
 
 
-def _le(image: Images, random: np.random.Generator) -> Images:
-    order, flips = random.permutation(96), random.integers(0, 2, 96).astype(bool)
+def _le(image: Images, random: np.random.RandomState) -> Images:
+    order, flips = random.permutation(96), random.randint(0, 2, 96).astype(bool)
     blocks = [_nibbles(block, order, flips) for block in _blocks(image, 4)]
     return _join(blocks, *image.shape[:2])
 
 
-def _ele(image: Images, random: np.random.Generator) -> Images:
+def _ele(image: Images, random: np.random.RandomState) -> Images:
     blocks = [
-        _nibbles(block, random.permutation(96), random.integers(0, 2, 96).astype(bool))
+        _nibbles(block, random.permutation(96), random.randint(0, 2, 96).astype(bool))
         for block in _blocks(image, 4)
     ]
     return _join([blocks[i] for i in random.permutation(len(blocks))], *image.shape[:2])
 
 
-LOOPS: dict[str, Callable[[Images, np.random.Generator], Images]] = {
+LOOPS: dict[str, Callable[[Images, np.random.RandomState], Images]] = {
     "pixel NP": lambda image, random: _pixel(image, random, False),
     "pixel NP+CS": lambda image, random: _pixel(image, random, True),
     "etc": _etc,
@@ -93,7 +93,7 @@ def encrypt(method: str, images: Images, policy: str) -> Images:
     step = LOOPS[method]
     return np.stack(
         [
-            step(image, np.random.default_rng(0 if policy == "same" else index))
+            step(image, np.random.RandomState(0 if policy == "same" else index))
             for index, image in enumerate(images)
         ]
     )

@@ -157,10 +157,15 @@ def _half(case: Case) -> list[float]:
 
 
 def _memory(case: Case) -> Row:
-    images = MEMORY_IMAGES * 32**2 // case.size**2
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
-        peak = fresh.submit(peak_memory, replace(case, images=images)).result()
+    case = replace(case, images=MEMORY_IMAGES * 32**2 // case.size**2)
+    peak = peak_memory_alone(case)
     return {"method": case.method, "policy": case.policy, "times_the_batch": peak}
+
+
+def peak_memory_alone(case: Case) -> float:
+    """``measure.peak_memory`` in a fresh process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as fresh:
+        return fresh.submit(peak_memory, case).result()
 
 
 if __name__ == "__main__":

@@ -62,6 +62,19 @@ class Cipher(ABC):
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
         """Encrypt uint8 (N, C, H, W) to new uint8 (N, *output_shape(C, H, W))."""
 
+    def apply_into(self, images: Tensor, key: KeyParts, out: Tensor) -> Tensor:
+        """``apply`` that may write to out; a cipher that can saves a copy.
+
+        Args:
+            images: uint8 (N, C, H, W).
+            key: from ``draw``.
+            out: uint8 (N, *output_shape(C, H, W)); it may be images.
+
+        Returns:
+            The result: out, or a new tensor.
+        """
+        return self.apply(images, key)
+
     @abstractmethod
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         """Undo ``apply``: uint8 (N, *output_shape(*shape)) to new uint8 (N, *shape)."""
@@ -109,7 +122,7 @@ class Cipher(ABC):
         images = _check("images", images, keystream)
         shape = _shape(images)
         out = _fitting(out, images, self.output_shape(*shape))
-        return self._run(images, self.output_shape(*shape), keystream, shape, self.apply, out)
+        return self._run(images, self.output_shape(*shape), keystream, shape, self.apply_into, out)
 
     def decrypt(
         self,
@@ -148,7 +161,7 @@ class Cipher(ABC):
             plain,
             keystream,
             plain,
-            lambda part, key: self.invert(part, key, plain),
+            lambda part, key, _: self.invert(part, key, plain),
             _fitting(out, images, plain),
         )
 
@@ -158,7 +171,7 @@ class Cipher(ABC):
         result: Shape,
         keystream: Keystream,
         plain: Shape,
-        step: Callable[[Tensor, KeyParts], Tensor],
+        step: Callable[[Tensor, KeyParts, Tensor], Tensor],
         out: Tensor | None,
     ) -> Tensor:
         """Draw the key and take the step for one slice of the batch after the other."""
@@ -168,15 +181,15 @@ class Cipher(ABC):
             return _empty((count, *result), device) if out is None else out
         room = _SLICE_BYTES.get(device.type, _OTHER_SLICE_BYTES) * self.slice_scale
         width = max(1, int(room) // math.prod(plain))
-        if count <= width and out is None:
-            return step(images, self._key(keystream.restart(), plain, device)).contiguous()
         if out is None:
             out = _empty((count, *result), device)
         shared = self._key(keystream.part(0, 1), plain, device) if keystream.streams == 1 else None
         for start in range(0, count, width):
             stop = min(start + width, count)
             key = shared or self._key(keystream.part(start, stop), plain, device)
-            out[start:stop] = step(images[start:stop], key)
+            found = step(images[start:stop], key, out[start:stop])
+            if found.data_ptr() != out[start:stop].data_ptr():
+                out[start:stop] = found
         return out
 
     def _key(self, keystream: Keystream, plain: Shape, device: torch.device) -> KeyParts:

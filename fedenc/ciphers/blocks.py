@@ -60,11 +60,11 @@ def draw_scrambling(keystream: Keystream, count: int) -> KeyParts:
     Returns:
         order: int64 (U, M), one permutation of the blocks.
         turns: uint8 (U, M), integers below 8.
-        flips: uint8 (U, M), bits.
+        flips: uint8 (U, M), bits as 0 or 255.
     """
     order = keystream.permutations(count, 1)[:, 0]
     turns = keystream.integers(TURNS, count)
-    flips = keystream.bits(count)
+    flips = keystream.masks(count)
     return torch.from_numpy(order), torch.from_numpy(turns), torch.from_numpy(flips)
 
 

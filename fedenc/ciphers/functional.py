@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 
-def negative_positive(images: Tensor, flips: Tensor) -> Tensor:
-    """Negative-positive transformation: ``p XOR 255`` (= 255 − p) where flips is 1.
+def negative_positive(images: Tensor, flips: Tensor, *, out: Tensor | None = None) -> Tensor:
+    """Negative-positive transformation: ``p XOR 255`` (= 255 − p) where flips is 255.
 
     Sirichotedumrong, Kinoshita & Kiya, IEEE Access 2019, Eq. 1 with L = 8. Its own inverse.
 
     Args:
         images: uint8 of any shape.
-        flips: uint8 zeros and ones, broadcastable to images.
+        flips: uint8, 0 or 255, broadcastable to images.
+        out: where to write the result; it may be images.
     """
-    return images ^ flips.neg()
+    return torch.bitwise_xor(images, flips, out=out)
 
 
 def color_shuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
@@ -40,7 +41,7 @@ def color_shuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
 
 
 def color_shuffle_(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
-    """``color_shuffle`` that may overwrite images."""
+    """``color_shuffle`` in place."""
     return _exchange_(images, codes, dim, ((0, 1), (0, 2), (1, 2)))
 
 
@@ -52,7 +53,7 @@ def color_unshuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
 def _exchange_(
     images: Tensor, codes: Tensor, dim: int, order: tuple[tuple[int, int], ...]
 ) -> Tensor:
-    """Conditionally exchange pairs of channels, in the order given; overwrites images.
+    """Conditionally exchange pairs of channels in place, in the order given.
 
     Every permutation of three channels is a product of three conditional exchanges, and those run
     as bytewise logic: an order of magnitude faster than gathering by index.
@@ -65,7 +66,7 @@ def _exchange_(
         exchange = _exchange_logic if images.device.type == "cpu" else _exchange_select
         left, right = exchange(planes[first], planes[second], swaps[first, second])
         planes[first], planes[second] = left, right
-    return images if images.device.type == "cpu" else torch.stack(planes, dim)
+    return images if images.device.type == "cpu" else torch.stack(planes, dim, out=images)
 
 
 def _exchange_logic(left: Tensor, right: Tensor, swap: Tensor) -> tuple[Tensor, Tensor]:

@@ -34,7 +34,7 @@ class Pixel(Cipher):
         color_shuffle: colour shuffling after NP; needs images of three channels.
 
     Key parts, in the order drawn:
-        flips: C·H·W bits (the R plane row by row, then G, then B).
+        flips: C·H·W bits, as 0 or 255 (the R plane row by row, then G, then B).
         codes: H·W integers below 6 (row by row), if color_shuffle.
     """
 
@@ -57,10 +57,10 @@ class Pixel(Cipher):
     def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
         pixels = height * width
         if not self.color_shuffle:
-            flips = keystream.bits(channels * pixels)
+            flips = keystream.masks(channels * pixels)
             return (torch.from_numpy(flips).reshape(-1, channels, height, width),)
         keystream.prefetch(-(-channels * pixels // 8) + integer_bytes(COLOR_ORDERS, pixels))
-        flips = keystream.bits(channels * pixels)
+        flips = keystream.masks(channels * pixels)
         codes = keystream.integers(COLOR_ORDERS, pixels)
         return (
             torch.from_numpy(flips).reshape(-1, channels, height, width),
@@ -68,8 +68,11 @@ class Pixel(Cipher):
         )
 
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
-        negated = functional.negative_positive(images, key[0])
-        return functional.color_shuffle_(negated, key[1]) if self.color_shuffle else negated
+        return self.apply_into(images, key, torch.empty_like(images))
+
+    def apply_into(self, images: Tensor, key: KeyParts, out: Tensor) -> Tensor:
+        functional.negative_positive(images, key[0], out=out)
+        return functional.color_shuffle_(out, key[1]) if self.color_shuffle else out
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         restored = functional.color_unshuffle(images, key[1]) if self.color_shuffle else images

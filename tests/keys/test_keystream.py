@@ -66,6 +66,10 @@ def test_bits_come_least_significant_first() -> None:
     assert np.array_equal(stream.bytes(2), raw[:, 3:])  # the last byte of the bits is used up
 
 
+def test_masks_are_bits_that_fill_bytes() -> None:
+    assert np.array_equal(batch().masks(19), 255 * batch().bits(19))
+
+
 def reference_integers(raw: bytes, bound: int, n: int) -> list[int]:
     size = word_bytes(bound)
     words = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
@@ -207,6 +211,7 @@ def test_tied_permutations_are_redrawn(monkeypatch: pytest.MonkeyPatch) -> None:
         assert np.array_equal(rows, np.argsort(refill, axis=1))
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(0, 40), min_size=0, max_size=40), st.integers(0, 60))
 def test_rank_orders_words_that_differ_only_in_low_bits(values: list[int], shift: int) -> None:
     words = (np.array([values], np.uint64) << np.uint64(shift % 58)).astype(np.uint64)
