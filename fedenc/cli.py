@@ -168,6 +168,30 @@ def gallery(
     print(f"{out}: {len(rows)} ciphers, {len(plain)} images, {sheet.width}×{sheet.height} pixels")
 
 
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="A run's folder, or any model directory.")],
+    images: Annotated[list[Path], typer.Argument(help="Image files of the model's size.")],
+    top: Annotated[int, typer.Option(min=1, help="Classes to show of each image.")] = 1,
+    flip: Annotated[bool, typer.Option("--flip", help="Average over the mirrored image.")] = False,
+    resize: Annotated[
+        bool, typer.Option("--resize", help="Scale plain images to the model's size.")
+    ] = False,
+) -> None:
+    """Classify images, plain or encrypted, by a trained model: file, class and score a line."""
+    from fedenc.classify import Classifier
+
+    failed = 0
+    for guess in Classifier(model, flip=flip, resize=resize)(images):
+        if guess.error:
+            failed += 1
+            print(f"fedenc: {guess.error}", file=sys.stderr)
+        for name, score in guess.classes[:top]:
+            print(f"{guess.path}\t{name}\t{score:.3f}")
+    if failed:
+        raise typer.Exit(1)
+
+
 def _load(path: Path) -> KeyRing:
     return KeyRing.load(path, _passphrase() if keyfile.is_sealed(path) else None)
 

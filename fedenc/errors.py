@@ -14,7 +14,7 @@ class FedencError(Exception):
 
 
 class ScenarioError(FedencError):
-    """A scenario that cannot be run. ``problems`` holds every complaint found, not just the first."""
+    """A scenario that cannot be run. ``problems`` holds every complaint, not just the first."""
 
     exit_code = 2
 
@@ -58,7 +58,7 @@ class QuorumError(FedencError):
 
 
 class TrainingError(FedencError):
-    """Training that cannot start or go on: diverging loss, an unusable checkpoint, no such model."""
+    """Training that cannot start or go on: diverging loss, unusable checkpoint, unknown model."""
 
     exit_code = 8
 

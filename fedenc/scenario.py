@@ -87,9 +87,7 @@ class Encryption(_Section):
 class Augmentation(_Section):
     """What is done to images, and by whom; methods are names in ``fedenc.data.augment``."""
 
-    domain: Literal["none", "plain", "encrypted"] = (
-        "encrypted"  # of training images
-    )
+    domain: Literal["none", "plain", "encrypted"] = "encrypted"  # of training images
     train: str = "crop-flip"  # by participants before they encrypt, in the plain domain
     server: str = "crop-flip"  # by the server on ciphertext, in the encrypted domain
     query: str = "none"  # by participants to their queries, before they encrypt
@@ -230,6 +228,15 @@ def _contradictions(s: Scenario) -> Iterable[str]:
             f"model.input = '{s.model.input}' undoes NP and CS only, but encryption.cipher is "
             f"'{s.encryption.cipher}'; use model.input = 'raw' or cipher 'pixel'"
         )
+    if (
+        s.model.input == "invariant-np"
+        and s.encryption.cipher == "pixel"
+        and s.encryption.color_shuffle is not False
+    ):
+        yield (
+            "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
+            "encryption.color_shuffle = false or use model.input = 'invariant'"
+        )
     if s.encryption.views > 1 and s.encryption.keys != "image":
         yield (
             f"encryption.views = {s.encryption.views} needs encryption.keys = 'image', found "
@@ -338,7 +345,7 @@ class ProviderView(_Section):
     seed: NonNegative  # order of training and initialisation; keys do not depend on it
     participants: Count  # ids 0..participants-1 upload
     outsiders: NonNegative  # the following ids only query
-    classes: Count
+    classes: tuple[str, ...]  # names, by label
     shape: tuple[int, int, int]  # C, H, W of every image that may arrive
     cipher: str  # the method, with its public parameters
     cipher_params: dict[str, OptionValue]

@@ -11,14 +11,14 @@ def rules(view: ProviderView, purpose: str) -> Rules:
         return Rules(
             participants=view.participants,
             shape=view.shape,
-            classes=view.classes,
+            classes=len(view.classes),
             views=view.views,
             ciphers=(own, plain) if view.plain_uploads else (own,),
         )
     return Rules(
         participants=view.participants + view.outsiders,
         shape=view.shape,
-        classes=view.classes,
+        classes=len(view.classes),
         views=1,
         ciphers=(plain,) if purpose == PLAIN else (own,),
     )

@@ -87,11 +87,12 @@ class TrainerActor:
         self, view: ProviderView, state: bytes | None
     ) -> Iterator[tuple[Progress, bytes | None]]:
         """Train to the end, yielding progress, and now and then a checkpoint."""
+        self._classes = view.classes
         channels, height, width = view.shape
         self._model = models.build(
             view.model.name,
             channels=channels,
-            classes=view.classes,
+            classes=len(view.classes),
             size=(height, width),
             input=view.model.input,
             adapter=view.model.adapter,
@@ -125,7 +126,8 @@ class TrainerActor:
     def export(self) -> tuple[dict[str, bytes], str]:
         """The files of the model directory, and the digest of the weights."""
         with tempfile.TemporaryDirectory() as folder:
-            sha256 = save_model(Path(folder), self._model)
+            details = {"classes": list(self._classes)}
+            sha256 = save_model(Path(folder), self._model, details=details)
             return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, sha256
 
 

@@ -13,6 +13,7 @@ import torch
 from clients.participant import Labelled
 from clients.simulated import Population
 from fedenc import models
+from fedenc.data import Dataset
 from fedenc.scenario import Scenario
 from fedenc.training.loop import fit
 from fedenc.training.predict import predict
@@ -31,34 +32,34 @@ def measure(scenario: Scenario, report: Report) -> dict[str, Any]:
     """
     population = Population(scenario)
     owners = [population.participant(i) for i in range(scenario.clients.count)]
-    test = population.dataset.test
     together = Labelled(
         np.concatenate([owner.train.images for owner in owners]),
         np.concatenate([owner.train.labels for owner in owners]),
     )
     total = 1 + len(owners)
     report(Event("baselines", 0, total, "everybody's plain images together"))
-    central = _accuracy(scenario, together, test.images, test.labels)
+    central = _accuracy(scenario, together, population.dataset)
     alone = []
     for i, owner in enumerate(owners):
         report(Event("baselines", 1 + i, total, f"owner {i} alone"))
-        alone.append(_accuracy(scenario, owner.train, test.images, test.labels))
+        alone.append(_accuracy(scenario, owner.train, population.dataset))
     report(Event("baselines", total, total))
     return {
-        "test_images": len(test.labels),
+        "test_images": len(population.dataset.test.labels),
         "central_plain": central,
         "alone": {"mean": fmean(alone), "std": pstdev(alone), "owners": len(alone)},
     }
 
 
-def _accuracy(scenario: Scenario, train: Labelled, images: Any, labels: Any) -> float:
+def _accuracy(scenario: Scenario, train: Labelled, dataset: Dataset) -> float:
     """Train as the provider would, and score the whole test set."""
+    images, labels = dataset.test.images, dataset.test.labels
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     channels, height, width = train.images.shape[1:]
     model = models.build(
         scenario.model.name,
         channels=channels,
-        classes=int(labels.max()) + 1,
+        classes=len(dataset.classes),
         size=(height, width),
         input=scenario.model.input,
         adapter=scenario.model.adapter,

@@ -75,7 +75,7 @@ def build(
         "inference": {
             "paired": scenario.inference.paired and {"plain", "encrypted"} <= set(conditions)
         },
-        "chance": 1 / seen.classes,
+        "chance": 1 / len(seen.classes),
         "accuracy": _accuracies(members, conditions),
         "agreement": _agreement(members.values()),
         "model": {"name": scenario.model.name, "sha256": trained.sha256},

@@ -6,7 +6,7 @@ from clients.simulated import Population
 from fedenc import models
 from fedenc.data import NAMES
 from fedenc.data.augment import AUGMENTATIONS
-from fedenc.errors import CipherError, DataError, ScenarioError, TrainingError
+from fedenc.errors import CipherError, DataError, FedencError, ScenarioError, TrainingError
 from fedenc.scenario import PLAIN, ProviderView, Scenario
 from server.recipe import server_method, training_config
 from simulations import engine
@@ -14,11 +14,31 @@ from simulations.secret import simulation_seed
 
 
 def settle(scenario: Scenario) -> Scenario:
-    """Fill in what a run needs and a scenario may leave open: the seed of the simulated keys."""
-    if scenario.encryption.seed is not None:
-        return scenario
-    encryption = scenario.encryption.model_copy(update={"seed": simulation_seed()})
-    return scenario.model_copy(update={"encryption": encryption})
+    """Fill in what a run needs and a scenario may leave open: the seed of the simulated keys, and
+    the kinds of query where the cipher changes the shape of images, so that plain ones do not fit.
+    """
+    encryption, inference = scenario.encryption, scenario.inference
+    if encryption.seed is None:
+        encryption = encryption.model_copy(update={"seed": simulation_seed()})
+    if inference.queries is None and _reshapes(scenario):
+        left = tuple(c for c in scenario.conditions() if c != PLAIN)
+        inference = inference.model_copy(update={"queries": left})
+    return scenario.model_copy(update={"encryption": encryption, "inference": inference})
+
+
+def _reshapes(scenario: Scenario) -> bool:
+    """Whether ciphertexts have another shape; False where :func:`view` will find it impossible."""
+    population = Population(scenario)
+    try:
+        original = _shape(population)
+        return population.cipher.output_shape(*original) != original
+    except FedencError:
+        return False
+
+
+def _shape(population: Population) -> tuple[int, int, int]:
+    channels, height, width = population.dataset.train.images.shape[1:]
+    return int(channels), int(height), int(width)
 
 
 def view(scenario: Scenario) -> ProviderView:
@@ -44,7 +64,7 @@ def view(scenario: Scenario) -> ProviderView:
     if problems:
         raise ScenarioError(problems)
     dataset = population.dataset
-    original: tuple[int, int, int] = tuple(map(int, dataset.train.images.shape[1:]))  # type: ignore[assignment]
+    original = _shape(population)
     try:
         population.partitions  # noqa: B018  (finds more participants than images)
         shape = cipher.output_shape(*original)
@@ -61,7 +81,7 @@ def view(scenario: Scenario) -> ProviderView:
         seed=scenario.seed,
         participants=scenario.clients.count,
         outsiders=scenario.clients.query_only,
-        classes=len(dataset.classes),
+        classes=dataset.classes,
         shape=shape,
         cipher=cipher.name,
         cipher_params=dict(cipher.params()),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import COMMAND, ROOT, Finished
+from runs import COMMAND, ROOT, Finished
 
 Simulate = Callable[..., Finished]
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import SMALL, Finished
+from runs import SMALL, Finished
 
 pytestmark = pytest.mark.e2e
 Simulate = Callable[..., Finished]

@@ -109,7 +109,7 @@ def provider_view(**changes: Any) -> ProviderView:
         "seed": 0,
         "participants": 4,
         "outsiders": 1,
-        "classes": 5,
+        "classes": ("a", "b", "c", "d", "e"),
         "shape": SHAPE,
         "cipher": "pixel",
         "cipher_params": {"color_shuffle": True},

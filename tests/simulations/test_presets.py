@@ -3,9 +3,10 @@
 import pytest
 
 from clients.simulated import Population
+from fedenc import ciphers
 from fedenc.errors import ScenarioError
 from simulations import presets
-from simulations.view import view
+from simulations.view import settle, view
 
 FEW = ["data.name='photos'", "clients.count=4", "clients.images=20", "server.gpus='auto'"]
 
@@ -29,3 +30,15 @@ def test_a_name_that_is_none_lists_those_there_are() -> None:
 def test_every_preset_says_in_a_line_what_it_runs() -> None:
     for name in presets.names():
         assert 20 < len(presets.describe(name)) < 130
+
+
+@pytest.mark.parametrize("keys", ["same", "image"])
+@pytest.mark.parametrize("cipher", ciphers.names())
+def test_every_cipher_fits_the_default_scenario(cipher: str, keys: str) -> None:
+    sets = [f"encryption.cipher='{cipher}'", f"encryption.keys='{keys}'", "encryption.seed=1"]
+    scenario = settle(presets.resolve("photos", sets)[1])
+    told = view(scenario)
+    owner = Population(scenario).participant(0)
+    asked = owner.queries(told.conditions)
+    assert {shard.manifest.shape for shard in (owner.upload(), *asked)} == {told.shape}
+    assert [shard.manifest.purpose for shard in asked] == list(told.conditions)
