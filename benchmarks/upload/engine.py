@@ -98,9 +98,12 @@ def _nodes(grid: Grid, count: int) -> tuple[int, ...]:
 
 
 def _warm_up(grid: Grid, nodes: tuple[int, ...]) -> None:
-    """Have every client process load the data and make one upload."""
+    """Have every client process load the data and make one upload.
+
+    One that dies as it starts is asked again, as a run would do.
+    """
     processes = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
-    ready = set[Any]()
+    ready, reason = set[Any](), "no reason given"
     for _ in range(_ROUNDS):
         requests = [
             Request(nodes[i % len(nodes)], f"query.{_WARM}", pack({}), ()) for i in range(processes)
@@ -108,8 +111,9 @@ def _warm_up(grid: Grid, nodes: tuple[int, ...]) -> None:
         for answers in Exchange(grid, 600.0).ask(requests):
             for answer in answers:
                 if answer.content is None:
-                    raise EngineError(f"a client process could not be warmed up: {answer.reason}")
-                ready.add(unpack_facts(answer.content)["process"])
+                    reason = answer.reason
+                else:
+                    ready.add(unpack_facts(answer.content)["process"])
         if len(ready) >= processes:
             return
-    raise EngineError(f"only {len(ready)} of {processes} client processes answered the warm-up")
+    raise EngineError(f"{len(ready)} of {processes} client processes could be warmed up: {reason}")
