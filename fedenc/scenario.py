@@ -130,8 +130,9 @@ class Inference(_Section):
 class Server(_Section):
     """The provider's machine and its patience."""
 
-    gpus: Literal["auto", 0, 1] = "auto"
-    threads: Count | None = None  # None: all cores
+    gpus: Literal["auto", 0, 1] = "auto"  # of each worker
+    workers: Count = 1  # processes that train together, data-parallel
+    threads: Count | None = None  # of each worker; None: the machine's cores, divided among them
     min_clients: Count | None = None  # uploads needed to go on; None: half of the participants
     deadline: Positive = 60.0  # seconds without any reply after which the silent are given up
     attempts: Count = 2  # times a participant is asked before it counts as failed
@@ -246,6 +247,11 @@ def _contradictions(s: Scenario) -> Iterable[str]:
         yield (
             f"server.min_clients = {s.server.min_clients} can never be reached with clients.count "
             f"= {s.clients.count}"
+        )
+    if (s.training.batch_size or s.server.workers) < s.server.workers:
+        yield (
+            f"training.batch_size = {s.training.batch_size} leaves some of server.workers = "
+            f"{s.server.workers} without an image; raise the one or lower the other"
         )
     if (faulty := sum(s.faults.counts().values())) > s.clients.count:
         yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"

@@ -16,6 +16,7 @@ from fedenc.training.loop import Progress
 from server.answers import Answered, answer_queries
 from server.collector import Failure, Roster
 from server.exchange import Exchange
+from server.parallel import ParallelTrainer
 from server.pool import Pool
 from server.trainer import Trained, Trainer
 from server.uploads import collect_uploads
@@ -68,7 +69,8 @@ def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report:
         uploaded = collect_uploads(exchange, roster, pool, view, uploading)
         # Named after the pool: a checkpoint says nothing about another set of uploads.
         checkpoint = folder / f"checkpoint-{pool.digest[:16]}.bin"
-        with contextlib.closing(Trainer(view)) as trainer:
+        trainer = Trainer(view) if view.server.workers == 1 else ParallelTrainer(view)
+        with contextlib.closing(trainer):
             trained = _train(trainer, pool, checkpoint, report)
             answered = answer_queries(
                 exchange,
@@ -101,7 +103,9 @@ def _await_nodes(grid: Grid, count: int, report: Report) -> tuple[int, ...]:
     return tuple(sorted(nodes))
 
 
-def _train(trainer: Trainer, pool: Pool, checkpoint: Path, report: Report) -> Trained:
+def _train(
+    trainer: Trainer | ParallelTrainer, pool: Pool, checkpoint: Path, report: Report
+) -> Trained:
     where = trainer.where()
     report(Event("training", 0, 1, f"on {where['device']}"))
     trainer.load(pool)

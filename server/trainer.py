@@ -3,13 +3,14 @@
 One actor holds the pool, the model and the GPU (if there is one). It asks Ray for no CPU, because
 Flower's client actors hold all of them, and for the custom resource ``trainer`` where a cluster
 offers it. Bytes reach it through Ray, never through a path that both machines would have to share.
+Training on several workers is in :mod:`server.parallel`.
 """
 
 import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,18 +22,19 @@ import torch
 
 from fedenc import models
 from fedenc.errors import EngineError, TrainingError
-from fedenc.scenario import ProviderView
-from fedenc.training.checkpoint import save_model
-from fedenc.training.loop import Progress, fit
+from fedenc.models.network import Network
+from fedenc.scenario import ProviderView, Server
+from fedenc.training.checkpoint import load_model, save_model
+from fedenc.training.loop import Progress, Run, fit
 from fedenc.training.predict import predict
 from server.pool import Pool
 from server.recipe import server_method, training_config
 
 RESOURCE = "trainer"  # custom Ray resource that names the machine to train on
 _START_TIMEOUT = 120.0  # seconds for Ray to place and start the actor
-_PROGRESS_SECONDS = 1.0  # between two reports within an epoch
-_CHECKPOINT_SECONDS = 5.0  # between two checkpoints, which cost a copy of the weights each
-_CALL_TIMEOUT = 600.0  # seconds for one chunk, prediction or export
+PROGRESS_SECONDS = 1.0  # between two reports within an epoch
+CHECKPOINT_SECONDS = 5.0  # between two checkpoints, which cost a copy of the weights each
+CALL_TIMEOUT = 600.0  # seconds for one chunk, prediction or export
 Scores = npt.NDArray[np.float32]
 
 
@@ -50,6 +52,91 @@ class Trained:
     final_loss: float
 
 
+class Pace:
+    """Images and seconds of a training, over its reports and its restarts."""
+
+    def __init__(self) -> None:
+        self.last: Progress | None = None
+        self.images = self.seconds = 0.0
+
+    def add(self, progress: Progress) -> None:
+        """Take the next report into account."""
+        before = self.last.seconds if self.last is not None else 0.0
+        # A process that starts again counts its seconds anew.
+        since = progress.seconds - before if progress.seconds >= before else progress.seconds
+        self.images += progress.images_per_second * since
+        self.seconds += since
+        self.last = progress
+
+    def trained(self, files: dict[str, bytes], sha256: str, device: str, threads: int) -> Trained:
+        """The result of a training that ended.
+
+        Raises:
+            TrainingError: it ended without a report.
+        """
+        if self.last is None:
+            raise TrainingError("training ended without a single step")
+        return Trained(
+            files=files,
+            sha256=sha256,
+            device=device,
+            threads=threads,
+            epochs=self.last.epochs,
+            seconds=self.seconds,
+            images_per_second=self.images / self.seconds if self.seconds else 0.0,
+            final_loss=self.last.loss,
+        )
+
+
+def begin(
+    view: ProviderView,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    device: torch.device,
+    state: bytes | None,
+    **share: Any,
+) -> Run:
+    """The training that a scenario describes; ``share`` are further arguments of ``fit``.
+
+    Raises:
+        TrainingError: what is wanted does not fit together, or ``state`` is another run's.
+    """
+    channels, height, width = view.shape
+    model = models.build(
+        view.model.name,
+        channels=channels,
+        classes=len(view.classes),
+        size=(height, width),
+        input=view.model.input,
+        adapter=view.model.adapter,
+        seed=view.seed,
+    )
+    method = server_method(view.augmentation)
+    return fit(
+        model,
+        images,
+        labels,
+        config=training_config(view.training, view.augmentation, method=method),
+        seed=view.seed,
+        device=device,
+        views=view.views,
+        state=state,
+        **share,
+    )
+
+
+def export(model: Network, classes: Sequence[str]) -> tuple[dict[str, bytes], str]:
+    """The files of the model directory, and the digest of the weights."""
+    with tempfile.TemporaryDirectory() as folder:
+        sha256 = save_model(Path(folder), model, details={"classes": list(classes)})
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, sha256
+
+
+def device_name(device: torch.device) -> str:
+    """What a person calls it: the GPU's name, or cpu."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
 class TrainerActor:
     """Runs inside Ray; see :class:`Trainer` for the side that calls it."""
 
@@ -62,11 +149,10 @@ class TrainerActor:
 
     def where(self) -> dict[str, Any]:
         """The machine and device in use."""
-        cuda = self._device.type == "cuda"
         return {
             "node": ray.get_runtime_context().get_node_id(),
             "host": socket.gethostname(),
-            "device": torch.cuda.get_device_name() if cuda else "cpu",
+            "device": device_name(self._device),
             "threads": torch.get_num_threads(),
         }
 
@@ -87,33 +173,12 @@ class TrainerActor:
         self, view: ProviderView, state: bytes | None
     ) -> Iterator[tuple[Progress, bytes | None]]:
         """Train to the end, yielding progress, and now and then a checkpoint."""
-        self._classes = view.classes
-        channels, height, width = view.shape
-        self._model = models.build(
-            view.model.name,
-            channels=channels,
-            classes=len(view.classes),
-            size=(height, width),
-            input=view.model.input,
-            adapter=view.model.adapter,
-            seed=view.seed,
-        )
-        run = fit(
-            self._model,
-            self._images,
-            self._labels,
-            config=training_config(
-                view.training, view.augmentation, method=server_method(view.augmentation)
-            ),
-            seed=view.seed,
-            device=self._device,
-            views=view.views,
-            state=state,
-            every_seconds=_PROGRESS_SECONDS,
-        )
+        images, labels = self._images, self._labels
+        run = begin(view, images, labels, self._device, state, every_seconds=PROGRESS_SECONDS)
+        self._model, self._classes = run.model, view.classes
         saved = time.monotonic()
         for progress in run:
-            due = progress.done or time.monotonic() - saved > _CHECKPOINT_SECONDS
+            due = progress.done or time.monotonic() - saved > CHECKPOINT_SECONDS
             yield progress, run.checkpoint() if due else None
             saved = time.monotonic() if due else saved
 
@@ -125,10 +190,14 @@ class TrainerActor:
 
     def export(self) -> tuple[dict[str, bytes], str]:
         """The files of the model directory, and the digest of the weights."""
+        return export(self._model, self._classes)
+
+    def adopt(self, files: Mapping[str, bytes]) -> None:
+        """Answer queries with the model of these files, trained elsewhere."""
         with tempfile.TemporaryDirectory() as folder:
-            details = {"classes": list(self._classes)}
-            sha256 = save_model(Path(folder), self._model, details=details)
-            return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, sha256
+            for name, content in files.items():
+                Path(folder, name).write_bytes(content)
+            self._model = load_model(Path(folder))[0].to(self._device)
 
 
 class Trainer:
@@ -137,7 +206,7 @@ class Trainer:
     def __init__(self, view: ProviderView) -> None:
         self._view = view
         cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = _gpus(view.server.gpus, cluster)
+        gpus = gpus_per_worker(view.server, cluster)
         resources = {RESOURCE: 1.0} if cluster.get(RESOURCE) else None
         self._actor: Any = (
             ray.remote(TrainerActor)
@@ -151,19 +220,19 @@ class Trainer:
         Raises:
             EngineError: Ray cannot place or start it.
         """
-        where: dict[str, Any] = self._get(self._actor.where.remote(), _START_TIMEOUT)
+        where: dict[str, Any] = fetch(self._actor.where.remote(), _START_TIMEOUT)
         return where
 
     def load(self, pool: Pool) -> None:
         """Stream the pool to the actor, chunk by chunk, with at most two on their way."""
-        self._get(self._actor.allocate.remote(pool.rows, self._view.shape))
+        fetch(self._actor.allocate.remote(pool.rows, self._view.shape))
         pending: list[Any] = []
         for images, labels in pool.read():
             pending.append(self._actor.append.remote(images, labels))
             if len(pending) == 2:
-                self._get(pending.pop(0))
+                fetch(pending.pop(0))
         for ref in pending:
-            self._get(ref)
+            fetch(ref)
 
     def train(
         self,
@@ -177,68 +246,70 @@ class Trainer:
             TrainingError: diverging loss, an unusable checkpoint, or a lost actor.
         """
         where = self.where()
-        last: Progress | None = None
-        visited = before = 0.0
+        pace = Pace()
         stream = self._actor.train.options(num_returns="streaming").remote(self._view, state)
         for ref in stream:
-            last, saved = self._get(ref)
-            visited += last.images_per_second * (last.seconds - before)
-            before = last.seconds
-            progress(last)
+            reported, saved = fetch(ref)
+            pace.add(reported)
+            progress(reported)
             if saved is not None:
                 checkpoint(saved)
-        if last is None:
-            raise TrainingError("training ended without a single step")
-        files, sha256 = self._get(self._actor.export.remote())
-        return Trained(
-            files=files,
-            sha256=sha256,
-            device=where["device"],
-            threads=where["threads"],
-            epochs=last.epochs,
-            seconds=last.seconds,
-            images_per_second=visited / last.seconds if last.seconds else 0.0,
-            final_loss=last.loss,
-        )
+        files, sha256 = fetch(self._actor.export.remote())
+        return pace.trained(files, sha256, where["device"], where["threads"])
+
+    def adopt(self, files: Mapping[str, bytes]) -> None:
+        """Answer queries with the model of these files, trained elsewhere.
+
+        Raises:
+            EngineError: Ray cannot place or start the actor.
+        """
+        self.where()
+        fetch(self._actor.adopt.remote(files))
 
     def predict(self, images: npt.NDArray[np.uint8]) -> Scores:
         """Class scores for query images."""
-        scores: Scores = self._get(self._actor.predict.remote(images, self._view.flip))
+        scores: Scores = fetch(self._actor.predict.remote(images, self._view.flip))
         return scores
 
     def close(self) -> None:
         """Give the actor's resources back."""
         ray.kill(self._actor)
 
-    def _get(self, ref: Any, timeout: float = _CALL_TIMEOUT) -> Any:
-        try:
-            return ray.get(ref, timeout=timeout)
-        except ray.exceptions.RayTaskError as error:
-            cause = error.cause
-            raise cause if isinstance(cause, (TrainingError, EngineError)) else error from None
-        except ray.exceptions.GetTimeoutError:
-            raise EngineError(
-                f"the trainer did not answer within {timeout:g} s; check with `ray status` that a "
-                "node offers what server.gpus asks for"
-            ) from None
-        except ray.exceptions.RayActorError as error:
-            reason = str(error).strip().splitlines()[0]
-            raise TrainingError(
-                f"the trainer was lost ({reason}); run again with --resume"
-            ) from None
 
-
-def _gpus(wanted: str | int, cluster: Mapping[str, float]) -> int:
-    """GPUs to ask Ray for: none or one.
+def fetch(ref: Any, timeout: float = CALL_TIMEOUT) -> Any:
+    """Wait for what an actor of the trainer's returns.
 
     Raises:
-        EngineError: one is demanded and the cluster has none.
+        TrainingError: it was lost, or raised this.
+        EngineError: it did not answer in time, or raised this.
+    """
+    try:
+        return ray.get(ref, timeout=timeout)
+    except ray.exceptions.RayTaskError as error:
+        cause = error.cause
+        raise cause if isinstance(cause, (TrainingError, EngineError)) else error from None
+    except ray.exceptions.GetTimeoutError:
+        raise EngineError(
+            f"the trainer did not answer within {timeout:g} s; check with `ray status` that a "
+            "node offers what server.gpus asks for"
+        ) from None
+    except ray.exceptions.RayActorError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise TrainingError(f"the trainer was lost ({reason}); run again with --resume") from None
+
+
+def gpus_per_worker(server: Server, cluster: Mapping[str, float]) -> int:
+    """GPUs to ask Ray for, for each worker: none or one.
+
+    Raises:
+        EngineError: the cluster has fewer than are wanted, or too few for every worker.
     """
     available = int(cluster.get("GPU", 0))
-    if wanted == "auto":
-        return min(1, available)
-    if int(wanted) > available:
+    wanted = min(1, available) if server.gpus == "auto" else server.gpus
+    if wanted * server.workers > available:
         raise EngineError(
-            f"server.gpus = {wanted}, but the Ray cluster has no GPU; set server.gpus to 0 or auto"
+            f"server.gpus = {server.gpus} and server.workers = {server.workers}, but the Ray "
+            f"cluster has {available} GPUs and each worker needs its own; lower server.workers or "
+            "set server.gpus to 0"
         )
-    return int(wanted)
+    return wanted

@@ -1,0 +1,191 @@
+"""Training on several workers through Ray Train.
+
+That workers see every sample once an epoch, and average to the gradients of one, is tested with the
+loop itself, in tests/training.
+"""
+
+import contextlib
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+from fake_grid import SHAPE, provider_view
+from ray._private.state import actors
+
+import server.parallel
+import simulations.run as run_module
+from fedenc.errors import EngineError, ScenarioError, TrainingError
+from fedenc.scenario import Server, Training, load
+from fedenc.training.loop import Progress
+from server.app import Event
+from server.parallel import Desk, Finished, ParallelTrainer
+from server.trainer import Pace, gpus_per_worker
+from simulations import engine
+
+
+def _progress(step: int, seconds: float = 1.0, rate: float = 10.0) -> Progress:
+    return Progress(1, 1, step, 100, 1.0, 0.5, rate, seconds, 0.0, 0.1)
+
+
+def _workers(state: str | None = None) -> list[int]:
+    """Process ids of Ray Train's workers, of all or of those in one state."""
+    return [
+        actor["Pid"]
+        for actor in actors().values()
+        if actor["ActorClassName"] == "RayTrainWorker" and state in (None, actor["State"])
+    ]
+
+
+def test_workers_need_a_gpu_each_or_none() -> None:
+    two = {"GPU": 2.0, "CPU": 8.0}
+    assert gpus_per_worker(Server(workers=2), two) == 1
+    assert gpus_per_worker(Server(workers=2, gpus=0), two) == 0
+    assert gpus_per_worker(Server(workers=2), {"CPU": 8.0}) == 0
+    for wanted in (Server(workers=3), Server(workers=3, gpus=1)):
+        with pytest.raises(EngineError, match="workers = 3, but the Ray cluster has 2 GPUs"):
+            gpus_per_worker(wanted, two)
+    with pytest.raises(EngineError, match="has 0 GPUs"):
+        gpus_per_worker(Server(gpus=1), {"CPU": 8.0})
+
+
+@pytest.mark.parametrize(
+    ("workers", "offered", "share"), [(2, 2, 1.0), (2, 1, 0.5), (3, 2, 0.5), (4, 1, 0.25)]
+)
+def test_workers_share_what_trainer_machines_offer(
+    workers: int, offered: int, share: float
+) -> None:
+    view = provider_view(server=Server(workers=workers))
+    asked = server.parallel._resources(view, {"CPU": 8.0, "trainer": offered})
+    assert asked == {"memory": 1.0, "trainer": share}
+    assert "trainer" not in server.parallel._resources(view, {"CPU": 8.0})
+
+
+def test_every_worker_needs_an_image_of_a_batch() -> None:
+    with pytest.raises(ScenarioError, match=r"training\.batch_size = 3 .* server\.workers = 4"):
+        load(None, ["server.workers=4", "training.batch_size=3"])
+    assert load(None, ["server.workers=4", "training.batch_size=4"]).server.workers == 4
+
+
+def test_pace_counts_over_restarts() -> None:
+    pace = Pace()
+    for progress in (_progress(10, 2.0), _progress(20, 3.0), _progress(15, 0.5, rate=4.0)):
+        pace.add(progress)
+    trained = pace.trained({}, "", "cpu", 1)
+    assert trained.seconds == pytest.approx(3.5)
+    assert trained.images_per_second == pytest.approx((3 * 10 + 0.5 * 4) / 3.5)
+    with pytest.raises(TrainingError, match="without a single step"):
+        Pace().trained({}, "", "cpu", 1)
+
+
+def test_the_desk_tells_news_once_and_keeps_the_last_checkpoint() -> None:
+    desk = Desk(b"before")
+    assert not desk.look().started
+    assert desk.take() == b"before"
+    desk.post(_progress(1), b"one")
+    desk.post(_progress(2), b"two")
+    desk.post(_progress(3), None)
+    desk.fail(TrainingError("first"))
+    desk.fail(TrainingError("second"))
+    desk.finish(Finished({}, "", "cpu", 1))
+    news = desk.look()
+    assert [p.step for p in news.progress] == [1, 2, 3]
+    assert (news.checkpoint, str(news.error), news.started) == (b"two", "first", True)
+    assert news.finished is not None
+    assert desk.look() == server.parallel.News()
+    assert desk.take() == b"two"
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_simulation_survives_the_death_of_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Client actors hold all CPUs all the while."""
+    monkeypatch.setattr(server.parallel, "CHECKPOINT_SECONDS", 0.0)
+    steps: list[int] = []
+    killed: list[int] = []
+    started: list[int] = []
+
+    def report(event: Event) -> None:
+        if event.phase == "training" and event.done:
+            steps.append(int(event.done))
+            if not killed:
+                killed.extend(_workers("ALIVE"))
+                os.kill(killed[-1], signal.SIGKILL)
+        if event.phase == "queries":
+            started[:] = _workers()
+
+    sets = ["clients.count=4", "clients.images=32", "inference.images=8", "training.epochs=25"]
+    scenario = load(None, [*sets, "server.workers=2", "training.batch_size=32"])
+    done = run_module.simulate(scenario, tmp_path / "run", report=report)
+    assert len(killed) == 2
+    assert len(set(started) - set(killed)) == 2, "both were started again"
+    assert steps == sorted(set(steps)), "they went on where the last checkpoint was made"
+    assert steps[-1] == 25 * 4
+    assert done.result["training"]["device"] == "2 × cpu"
+    assert done.result["training"]["threads"] == max(1, (os.cpu_count() or 1) // 2)
+    assert done.result["accuracy"]["encrypted"]["queries"] == 4 * 8
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def session() -> Iterator[None]:
+    with engine.ray_session(None):
+        yield
+
+
+@contextlib.contextmanager
+def _trainer(**training: Any) -> Iterator[ParallelTrainer]:
+    """Two workers with 64 images of noise."""
+    rng = np.random.Generator(np.random.Philox(1))
+    images = rng.integers(0, 256, (64, *SHAPE), dtype=np.uint8)
+    labels = rng.integers(0, 5, 64)
+    view = provider_view(
+        server=Server(workers=2), training=Training(**({"batch_size": 16} | training))
+    )
+    # In two chunks, as larger pools come.
+    chunks = [(images[:40], labels[:40]), (images[40:], labels[40:])]
+    trainer = ParallelTrainer(view)
+    with contextlib.closing(trainer):
+        trainer.load(SimpleNamespace(rows=64, read=lambda: iter(chunks)))  # type: ignore[arg-type]
+        yield trainer
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_hopeless_run_ends_at_once(session: None) -> None:
+    before = len(_workers())
+    with (
+        _trainer(learning_rate=1e12, epochs=3) as trainer,
+        pytest.raises(TrainingError, match="training diverged before step"),
+    ):
+        trainer.train(None, lambda p: None, lambda state: None)
+    assert len(_workers()) == before + 2, "nobody was started again"
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_workers_lost_for_good_end_in_one_line(
+    session: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.parallel, "MAX_FAILURES", 0)
+    before = set(_workers())
+
+    def kill(progress: Progress) -> None:
+        for pid in set(_workers("ALIVE")) - before:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    with (
+        _trainer(epochs=2000) as trainer,
+        pytest.raises(TrainingError, match=r"training on 2 workers failed .* --resume") as caught,
+    ):
+        trainer.train(None, kill, lambda state: None)
+    assert "\n" not in str(caught.value)
+    assert ray.is_initialized()
