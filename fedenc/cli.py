@@ -247,9 +247,13 @@ def _advance(bar: Progress) -> Callable[[int, int], None]:
 def _tell(what: str, report: Report) -> None:
     """Say how many files went well, list the others, and end with exit code 1 if there are any."""
     already = f", {report.skipped} there already" if report.skipped else ""
-    print(f"{what} {report.done} files{already}")
+    print(f"{what} {_files(report.done)}{already}")
     if report.failed:
-        print(f"fedenc: {len(report.failed)} files failed:", file=sys.stderr)
+        print(f"fedenc: {_files(len(report.failed))} failed:", file=sys.stderr)
         for name, reason in report.failed:
             print(f"  - {name}: {reason}", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count} files"
