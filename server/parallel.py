@@ -272,7 +272,7 @@ def _described(error: BaseException, workers: int, started: bool) -> FedencError
         return EngineError(f"Ray Train could not start {workers} workers: {reason}")
     return TrainingError(
         f"training on {workers} workers failed and was started again {MAX_FAILURES} times in vain "
-        f"({reason}); run again with --resume, or with server.workers = 1"
+        f"({reason}); mend what is named and run again with --resume"
     )
 
 
