@@ -121,6 +121,8 @@ def collect(
     """
     total = len(phase.wanted)
     for attempt in range(attempts):
+        if attempt:
+            exchange.rest()
         if attempt and roster.unknown():
             ask_roster(exchange, roster)
         for answers in exchange.ask(list(_requests(roster, phase, attempt))):

@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 _POLL = 0.02  # seconds between looks at an idle link
 _START_TIMEOUT = 120.0  # seconds, at least, until the first answer of all
+_REST = 10.0  # seconds, at most, to wait for a process that died
 _STARTS = 3  # process starts that may lie between two answers
 _WINDOW = (4, 64)  # requests in flight: at least, at most
 _IN_FLIGHT = 128 << 20  # bytes of replies that may wait at once, judged by the largest one seen
@@ -57,6 +58,7 @@ class Exchange:
     _largest: int = 0
     _began: float = field(default_factory=time.monotonic)
     _startup: float | None = None  # seconds until the first answer of all
+    _troubled: bool = False  # whether a node has failed since the last rest
 
     def ask(self, requests: Iterable[Request]) -> Iterator[list[Answer]]:
         """Yield answers in batches as they arrive, until every request has one or is given up.
@@ -87,6 +89,13 @@ class Exchange:
                 last = time.monotonic()
             else:
                 time.sleep(_POLL)
+
+    def rest(self) -> None:
+        """Where a node has failed, give its process the time that it takes to start: while Ray
+        brings it back, messages to it fail at once, and would cost others on it their attempts."""
+        if self._troubled:
+            time.sleep(min(self._startup or 0.0, _REST))
+        self._troubled = False
 
     @property
     def _waiting(self) -> int:
@@ -144,6 +153,7 @@ class Exchange:
         if self._startup is None:
             self._startup = time.monotonic() - self._began
         if reply.has_error():
+            self._troubled = True
             return Answer(request, None, _reason(reply.error), seconds)
         self._largest = max(self._largest, _size(reply.content))
         return Answer(request, reply.content, "", seconds)

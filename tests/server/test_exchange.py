@@ -176,3 +176,18 @@ def test_any_timing_answers_every_request_once(plans: list[list[float]]) -> None
         assert sum(a.content is None for a in own) <= 1  # given up at most once
         if not plan:
             assert [a.content for a in own] == [None]
+
+
+def test_a_failed_node_is_given_the_time_that_processes_take_to_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dead = Error(code=0, reason="<class 'ray.exceptions.ActorUnavailableError'>:<'gone'>")
+    exchange, grid = link(monkeypatch, lambda node, *_: [(3.0, answer([node]) if node else dead)])
+    for _ in exchange.ask(requests(2)):
+        pass
+    before = grid.clock.now
+    exchange.rest()
+    assert 3.0 <= grid.clock.now - before < 3.5
+    before = grid.clock.now
+    exchange.rest()
+    assert grid.clock.now == before, "once is enough"
