@@ -24,6 +24,9 @@ _QUIET = {
     # Words of workers and raylets: failures reach us as exceptions and are reported once.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray would run its workers at 15: beside any other work the trainer's threads then wait for
+    # each other most of the time.
+    "RAY_worker_niceness": "0",
 }
 
 
