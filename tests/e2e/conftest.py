@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ROOT, Finished, arguments
+from command_line import ROOT, Finished, arguments
 
 
 @pytest.fixture

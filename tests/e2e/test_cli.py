@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import COMMAND, ROOT, Finished
+from command_line import COMMAND, ROOT, Finished
 
 Simulate = Callable[..., Finished]
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import ray
+from command_line import SEED
 from ray.cluster_utils import Cluster
-from runs import SEED
 
 import server.trainer
 import simulations.run as run_module

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pyarrow.parquet as pq
 import pytest
-from runs import SMALL, Finished
+from command_line import SMALL, Finished
 
 pytestmark = pytest.mark.e2e
 Simulate = Callable[..., Finished]

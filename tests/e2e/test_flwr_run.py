@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import ROOT
+from command_line import ROOT
 
 pytestmark = pytest.mark.e2e
 FLWR = str(Path(sys.executable).with_name("flwr"))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from runs import ROOT, SMALL, Finished, arguments
+from command_line import ROOT, SMALL, Finished, arguments
 
 pytestmark = pytest.mark.e2e
 Simulate = Callable[..., Finished]
