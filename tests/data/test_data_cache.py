@@ -133,6 +133,7 @@ def _load_and_report(folder, cache, barrier, queue):
 
 
 def test_many_processes_decode_once(tmp_path, cache):
+    make_source(tmp_path)  # else each process may write the file, at a time of its own
     context = mp.get_context("fork")
     barrier, queue = context.Barrier(8), context.Queue()
     arguments = (tmp_path, cache, barrier, queue)
@@ -148,6 +149,7 @@ def test_many_processes_decode_once(tmp_path, cache):
 
 
 def test_many_threads_decode_once(tmp_path, cache):
+    make_source(tmp_path)
     results = []
     threads = [
         threading.Thread(
