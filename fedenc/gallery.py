@@ -8,16 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
-from skimage import metrics
 from torch import Tensor
 
+from fedenc import metrics
 from fedenc.ciphers import make, names
 from fedenc.ciphers.base import Cipher
 from fedenc.errors import CipherError
 from fedenc.keys import KeyRing, Policy, new_nonce
 
 COLUMNS: tuple[tuple[Policy, str], ...] = (("same", "same key"), ("image", "independent keys"))
-_WINDOW = 11  # pixels a side, of SSIM
 _GAP, _LINE, _LABEL = 8, 18, 110  # pixels
 
 
@@ -78,19 +77,9 @@ def ssim(plain: Tensor, found: Tensor) -> float | None:
         −1 to 1, or None where there is nothing to compare: other channels, or under 11 pixels.
     """
     _, height, width = plain.shape
-    if len(found) != len(plain) or min(height, width) < _WINDOW:
+    if len(found) != len(plain) or min(height, width) < metrics.SIDES["gaussian11"]:
         return None
-    pair = [x[:, :height, :width].permute(1, 2, 0).contiguous().numpy() for x in (plain, found)]
-    return float(
-        metrics.structural_similarity(  # type: ignore[no-untyped-call]
-            *pair,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-            channel_axis=-1,
-        )
-    )
+    return metrics.ssim(plain[None], found[None, :, :height, :width], "gaussian11").item()
 
 
 def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> Image.Image:
