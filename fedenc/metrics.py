@@ -38,8 +38,8 @@ PARAMETERS: dict[Window, dict[str, Any]] = {
 SIDES: dict[Window, int] = {"uniform7": 7, "gaussian11": 11}  # pixels
 
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_TILE = 64  # outputs that one product with a band matrix makes; wider, and most of it is zeros
-_CHUNK = {"cpu": 2**16, "cuda": 2**24}  # values at a time: what stays in cache, what fills a GPU
+_TILE = 32  # outputs that one product with a band matrix makes; wider, and most of it is zeros
+_CHUNK = {"cpu": 2**15, "cuda": 2**24}  # values at a time: what stays in cache, what fills a GPU
 
 
 @torch.no_grad()
@@ -106,7 +106,7 @@ def _check(a: Tensor, b: Tensor) -> None:
 
 def _parts(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """The pairs, so many at a time as are worked on together."""
-    size = max(1, _CHUNK.get(a.device.type, 2**16) // a[0].numel())
+    size = max(1, _CHUNK.get(a.device.type, 2**15) // a[0].numel())
     return zip(torch.split(a, size), torch.split(b, size), strict=True)
 
 
