@@ -167,9 +167,12 @@ class Keystream:
         if spare:
             values = values.copy()
             self._replace_rejected(values, words[:, n:], limit)
-        # numpy divides with SIMD, but its remainder does not
-        even = bound & (bound - 1) == 0
-        values = values & (bound - 1) if even else values - values // bound * bound
+        if bound & (bound - 1) == 0:
+            values = values & (bound - 1)
+        else:  # numpy divides with SIMD, but its remainder does not
+            multiples = values // bound
+            multiples *= values.dtype.type(bound)
+            values = np.subtract(values, multiples, out=multiples)
         return values.astype(np.uint8 if bound <= 256 else np.int64, copy=False)
 
     def permutations(self, size: int, n: int) -> npt.NDArray[np.int64]:
@@ -214,7 +217,7 @@ class Keystream:
         """Overwrite the rejected words of values (U, n) with accepted words of spare (U, s)."""
         streams, width = values.shape
         flat = values.reshape(-1)  # a view: the caller's copy is contiguous
-        where = np.flatnonzero(flat >= limit)
+        where = _scattered(flat >= limit)
         first = np.searchsorted(where, np.arange(streams + 1) * width)
         demand = np.diff(first)
         accepted = spare < limit
@@ -247,6 +250,19 @@ class Keystream:
             fresh = np.frombuffer(refill.update(bytes(64 * dtype.itemsize)), dtype)
             found = np.concatenate((found, fresh[fresh < limit]))
         return found[:n]
+
+
+def _scattered(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """``np.flatnonzero`` of a vector where every fiftieth or so is true: twice as fast, since it
+    first looks at groups of eight and so spares the processor unpredictable branches."""
+    whole = mask.size // 8 * 8
+    groups = mask[:whole].view(np.uint64)
+    found = np.flatnonzero(groups != 0)
+    inside = np.flatnonzero(groups[found].view(np.bool_))
+    where = found[inside >> 3]
+    where <<= 3
+    where += inside & 7
+    return np.concatenate((where, whole + np.flatnonzero(mask[whole:])))
 
 
 def rank(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
