@@ -67,3 +67,9 @@ class EngineError(FedencError):
     """Flower, Ray or the machine cannot run what was asked."""
 
     exit_code = 9
+
+
+class TransformationError(FedencError):
+    """A transformation bundle that is missing, damaged or does not fit."""
+
+    exit_code = 10

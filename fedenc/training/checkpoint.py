@@ -1,7 +1,8 @@
 """Checkpoints and model directories: safetensors and JSON, written whole or not at all.
 
 A checkpoint is one safetensors container whose header carries a JSON document; nothing in it is
-executed when it is read. A model directory holds ``model.safetensors`` and ``config.json``.
+executed when it is read. A model directory holds ``model.safetensors`` and ``config.json``; a model
+of another stem, such as "psi", is ``psi.safetensors`` and ``psi.json``.
 """
 
 import hashlib
@@ -22,8 +23,13 @@ from fedenc.files import write_atomically
 from fedenc.models.network import Network
 
 _KEY = "fedenc"  # the header's only entry: safetensors does not keep the order of several
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+STEM, WEIGHTS, CONFIG = "model", "model.safetensors", "config.json"
 VERSION = 1
+
+
+def files(stem: str = STEM) -> tuple[str, str]:
+    """The names of a model's two files: weights and configuration."""
+    return (WEIGHTS, CONFIG) if stem == STEM else (f"{stem}.safetensors", f"{stem}.json")
 
 
 def pack(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> bytes:
@@ -60,11 +66,18 @@ def weights_sha256(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def save_model(directory: Path, model: Network, *, details: Mapping[str, Any] | None = None) -> str:
+def save_model(
+    directory: Path,
+    model: Network,
+    *,
+    details: Mapping[str, Any] | None = None,
+    stem: str = STEM,
+) -> str:
     """Write a model directory and return the SHA-256 of the weights.
 
-    ``details`` (JSON values: class names, training configuration, ...) is kept in ``config.json``.
+    ``details`` (JSON values: class names, training configuration, ...) is kept in the JSON file.
     """
+    weights_file, config_file = files(stem)
     sha256 = weights_sha256(model)
     config = {
         "format": VERSION,
@@ -73,24 +86,25 @@ def save_model(directory: Path, model: Network, *, details: Mapping[str, Any] | 
         "details": dict(details or {}),
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    write_atomically(directory / WEIGHTS, safetensors.torch.save(weights))
+    write_atomically(directory / weights_file, safetensors.torch.save(weights))
     text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    write_atomically(directory / CONFIG, text.encode())
+    write_atomically(directory / config_file, text.encode())
     return sha256
 
 
-def load_model(directory: Path) -> tuple[Network, dict[str, Any]]:
+def load_model(directory: Path, *, stem: str = STEM) -> tuple[Network, dict[str, Any]]:
     """The network of a model directory, in evaluation mode on the CPU, and its ``details``.
 
     TrainingError if a file is missing, damaged, or the two do not belong together.
     """
+    weights_file, config_file = files(stem)
     try:
-        config = json.loads((directory / CONFIG).read_bytes())
-        tensors = safetensors.torch.load((directory / WEIGHTS).read_bytes())
+        config = json.loads((directory / config_file).read_bytes())
+        tensors = safetensors.torch.load((directory / weights_file).read_bytes())
         found = config["format"]
         if found != VERSION:
             raise TrainingError(
-                f"{directory / CONFIG} has format {found!r}; this version reads {VERSION}"
+                f"{directory / config_file} has format {found!r}; this version reads {VERSION}"
             )
         architecture = config["architecture"]
         size = tuple(architecture.pop("size"))
@@ -100,14 +114,14 @@ def load_model(directory: Path) -> tuple[Network, dict[str, Any]]:
     except OSError as error:
         raise TrainingError(
             f"{error.filename} cannot be read ({error.strerror}); "
-            f"a model directory holds {WEIGHTS} and {CONFIG}"
+            f"a model directory holds {weights_file} and {config_file}"
         ) from error
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise TrainingError(f"{directory} is not a usable model directory: {reason}") from error
     if weights_sha256(model) != expected:
         raise TrainingError(
-            f"{directory / WEIGHTS} does not have the digest that {CONFIG} names; "
+            f"{directory / weights_file} does not have the digest that {config_file} names; "
             "copy both files from the same run"
         )
     return model.eval(), details

@@ -59,6 +59,20 @@ def test_a_model_directory_comes_back_the_same(tmp_path):
     assert torch.equal(predict(loaded, images, device=CPU), predict(model, images, device=CPU))
 
 
+def test_a_directory_holds_models_of_several_stems(tmp_path):
+    for seed, stem in enumerate(("psi", "foreign")):
+        checkpoint.save_model(tmp_path, network(seed), details={"seed": seed}, stem=stem)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        f"{stem}.{kind}" for stem in ("psi", "foreign") for kind in ("safetensors", "json")
+    }
+    for seed, stem in enumerate(("psi", "foreign")):
+        model, details = checkpoint.load_model(tmp_path, stem=stem)
+        assert details == {"seed": seed}
+        assert checkpoint.weights_sha256(model) == checkpoint.weights_sha256(network(seed))
+    with pytest.raises(TrainingError, match=r"model\.safetensors and config\.json"):
+        checkpoint.load_model(tmp_path)
+
+
 def test_an_unusable_model_directory_says_why(tmp_path):
     with pytest.raises(TrainingError, match=r"config\.json cannot be read \(No such file"):
         checkpoint.load_model(tmp_path)
