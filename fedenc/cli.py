@@ -156,14 +156,15 @@ def gallery(
     ] = None,
 ) -> None:
     """Show every cipher side by side, under one key and independent keys, with SSIM."""
-    from fedenc import gallery as pictures
+    from fedenc import gallery as drawn
+    from fedenc import pictures
     from fedenc.ciphers import imagefile
 
     imagefile.check_lossless(out.suffix)
     ring = KeyRing.generate() if key is None else _load(key)
-    plain = [pictures.shrink(imagefile.read(path)[0].expand(3, -1, -1), size) for path in images]
-    rows = [pictures.measure(plain, ring, one) for one in pictures.built(cipher or ())]
-    sheet = pictures.draw(plain, rows, cell=size)
+    plain = [drawn.shrink(imagefile.read(path)[0].expand(3, -1, -1), size) for path in images]
+    rows = [drawn.measure(plain, ring, one) for one in drawn.built(cipher or ())]
+    sheet = drawn.draw(plain, rows, cell=size)
     imagefile.write(out, pictures.tensor(sheet), "RGB")
     print(f"{out}: {len(rows)} ciphers, {len(plain)} images, {sheet.width}×{sheet.height} pixels")
 

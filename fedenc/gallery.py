@@ -6,18 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import Tensor
 
-from fedenc import metrics
+from fedenc import metrics, pictures
 from fedenc.ciphers import make, names
 from fedenc.ciphers.base import Cipher
 from fedenc.errors import CipherError
 from fedenc.keys import KeyRing, Policy, new_nonce
 
 COLUMNS: tuple[tuple[Policy, str], ...] = (("same", "same key"), ("image", "independent keys"))
-_GAP, _LINE, _LABEL = 8, 18, 110  # pixels
 
 
 @dataclass(frozen=True)
@@ -90,32 +88,19 @@ def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> I
         rows: from ``measure``.
         cell: pixels a side that an image is shown in.
     """
-    step_x, step_y = cell + _GAP, cell + _LINE + _GAP
-    columns = len(COLUMNS) * len(images)
-    sheet = Image.new(
-        "RGB", (_LABEL + columns * step_x + _GAP, (len(rows) + 1) * step_y + _LINE + _GAP), "white"
-    )
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-
-    def show(row: int, column: int, image: Tensor, text: str) -> None:
-        x, y = _LABEL + column * step_x, _LINE + _GAP + row * step_y
-        sheet.paste(_fit(image, cell), (x, y))
-        pen.text((x, y + cell + 1), text, "black", font)
-
-    pen.text((_GAP, _LINE + _GAP), "plain", "black", font)
-    for index, image in enumerate(images):
-        show(0, len(COLUMNS) * index, image, "{2} x {1}".format(*image.shape))
-    for number, row in enumerate(rows, start=1):
-        pen.text((_GAP, _LINE + _GAP + number * step_y), row.name, "black", font)
-        for index in range(len(images)):
-            for offset, (policy, title) in enumerate(COLUMNS):
-                value = row.ssim[policy][index]
-                text = "other shape" if value is None else f"SSIM {value:.3f}"
-                column = len(COLUMNS) * index + offset
-                show(number, column, row.encrypted[policy][index], text)
-                if number == 1:
-                    pen.text((_LABEL + column * step_x, _GAP // 2), title, "black", font)
-    return sheet
+    titles = [title for _, title in COLUMNS] * len(images)
+    plain: list[Tensor | None] = [None] * len(titles)
+    sizes = [""] * len(titles)
+    plain[:: len(COLUMNS)] = images
+    sizes[:: len(COLUMNS)] = ["{2} x {1}".format(*image.shape) for image in images]
+    shown = [pictures.Row("plain", plain, sizes)]
+    for row in rows:
+        places = [(index, policy) for index in range(len(images)) for policy, _ in COLUMNS]
+        values = [row.ssim[policy][index] for index, policy in places]
+        captions = ["other shape" if v is None else f"SSIM {v:.3f}" for v in values]
+        found = [row.encrypted[policy][index] for index, policy in places]
+        shown.append(pictures.Row(row.name, found, captions))
+    return pictures.grid(shown, titles=titles if rows else (), cell=cell)
 
 
 def shrink(image: Tensor, limit: int) -> Tensor:
@@ -128,13 +113,7 @@ def shrink(image: Tensor, limit: int) -> Tensor:
         return image
     scale = limit / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    picture = _picture(image).resize(size, Image.Resampling.LANCZOS)
-    return tensor(picture)
-
-
-def tensor(picture: Image.Image) -> Tensor:
-    """An RGB picture as uint8 (3, H, W)."""
-    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+    return pictures.tensor(pictures.picture(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def built(which: Sequence[str] = ()) -> list[Cipher]:
@@ -143,17 +122,3 @@ def built(which: Sequence[str] = ()) -> list[Cipher]:
         if name not in names():
             raise CipherError(f"there is no cipher {name!r}; known are {', '.join(names())}")
     return [make(name) for name in which or names() if which or name != "none"]
-
-
-def _picture(image: Tensor) -> Image.Image:
-    pixels = image.permute(1, 2, 0).contiguous().numpy()
-    return Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels[..., :3]).convert("RGB")
-
-
-def _fit(image: Tensor, cell: int) -> Image.Image:
-    """Scale into a square cell: pixels stay squares when enlarged, are averaged when reduced."""
-    _, height, width = image.shape
-    scale = cell / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
-    return _picture(image).resize(size, how)

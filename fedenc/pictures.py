@@ -1,0 +1,84 @@
+"""Sheets of labelled images: a row of images for each thing that is shown, text under each."""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from fedenc.files import write_atomically
+
+GAP, LINE, LABEL = 8, 18, 110  # pixels: between images, of a line of text, of the labels' column
+_SIZE = 13  # of the text, in pixels
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a sheet. Text is limited to what Pillow's own font has: Latin letters.
+
+    Attributes:
+        label: what stands left of it; may have several lines.
+        images: uint8 (C, H, W) of any sizes, gray if C is 1; None leaves a place empty.
+        captions: what stands under each image, as many as there are images.
+    """
+
+    label: str
+    images: Sequence[Tensor | None]
+    captions: Sequence[str]
+
+
+def grid(rows: Sequence[Row], *, titles: Sequence[str] = (), cell: int = 128) -> Image.Image:
+    """Lay out rows of images under each other.
+
+    Args:
+        rows: from the top.
+        titles: of the columns, drawn at the top.
+        cell: pixels a side that an image is shown in. Smaller images show their pixels as squares.
+    """
+    step_x, step_y = cell + GAP, cell + LINE + GAP
+    columns = max((len(row.images) for row in rows), default=0)
+    size = (LABEL + columns * step_x + GAP, len(rows) * step_y + LINE + GAP)
+    sheet = Image.new("RGB", size, "white")
+    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_SIZE)
+    for column, title in enumerate(titles):
+        pen.text((LABEL + column * step_x, GAP // 2), title, "black", font)
+    for number, row in enumerate(rows):
+        y = LINE + GAP + number * step_y
+        pen.text((GAP, y), row.label, "black", font)
+        for column, (image, caption) in enumerate(zip(row.images, row.captions, strict=True)):
+            x = LABEL + column * step_x
+            if image is not None:
+                sheet.paste(_fit(image, cell), (x, y))
+            pen.text((x, y + cell + 1), caption, "black", font)
+    return sheet
+
+
+def picture(image: Tensor) -> Image.Image:
+    """uint8 (C, H, W) as an RGB picture: gray if C is 1, otherwise its first three channels."""
+    pixels = image.permute(1, 2, 0).cpu().contiguous().numpy()
+    return Image.fromarray(pixels[..., 0] if len(image) == 1 else pixels[..., :3]).convert("RGB")
+
+
+def tensor(picture: Image.Image) -> Tensor:
+    """An RGB picture as uint8 (3, H, W)."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1).contiguous()
+
+
+def save(sheet: Image.Image, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    content = io.BytesIO()
+    sheet.save(content, "PNG")
+    write_atomically(path, content.getvalue())
+
+
+def _fit(image: Tensor, cell: int) -> Image.Image:
+    """Scale into a square cell: pixels stay squares when enlarged, are averaged when reduced."""
+    _, height, width = image.shape
+    scale = cell / max(height, width)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    how = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.BOX
+    return picture(image).resize(size, how)
