@@ -34,7 +34,8 @@ class Network(nn.Module):
         self.body = body
 
     def penalty(self) -> Tensor | None:
-        """What the adapter adds to the loss of the last forward pass, if it has such a term."""
+        """What the adapter adds to the mean loss of the last forward pass, if it has such a term:
+        a float32 scalar, which may be negative."""
         found = getattr(self.adapter, "penalty", None)
         return found if isinstance(found, Tensor) else None
 

@@ -46,7 +46,7 @@ class Progress:
     epochs: int
     step: int  # steps done in the whole run
     steps: int
-    loss: float  # what is minimised: cross-entropy in nats, plus an adapter's penalty
+    loss: float  # what is minimised: cross-entropy in nats, plus the model's penalty
     accuracy: float  # 0..1
     images_per_second: float  # since the last report
     seconds: float  # spent in the loop by this process, without its caller's pauses
@@ -269,7 +269,7 @@ class Run(Iterator[Progress]):
         norms = torch._foreach_norm(list(self.model.parameters()))
         size = torch.stack(norms).sum().item()
         limit = HOPELESS * math.log(self.model.architecture.classes)
-        if loss <= limit and math.isfinite(size):  # false too for a loss that is not a number
+        if math.isfinite(loss) and loss <= limit and math.isfinite(size):
             return
         failed = self._step
         self._put_back(*self._good)

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedenc.errors import TrainingError
+from fedenc.models.network import Network
 from fedenc.training import rng
 from fedenc.training.pool import Pool
 from fedenc.training.precision import autocast
@@ -37,7 +38,8 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor | 
 def mean_loss(
     model: nn.Module, pool: Pool, rows: Tensor, precision: str, batch_size: int = 512
 ) -> float:
-    """Mean cross-entropy in nats of int64 ``rows`` of the pool, in evaluation mode."""
+    """Mean cross-entropy in nats of int64 ``rows`` of the pool, in evaluation mode, plus what the
+    model itself adds to the loss that it is trained with (``Network.penalty``)."""
     training = model.training
     model.eval()
     total = torch.zeros((), dtype=torch.float64, device=pool.device)
@@ -45,5 +47,8 @@ def mean_loss(
         for images, labels in pool.batches(torch.split(rows, batch_size)):
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
             total += F.cross_entropy(logits, labels, reduction="sum")
+            penalty = model.penalty() if isinstance(model, Network) else None
+            if penalty is not None:
+                total += penalty * len(labels)
     model.train(training)
     return total.item() / len(rows)
