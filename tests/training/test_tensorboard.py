@@ -57,7 +57,6 @@ def test_without_tensorboard_it_says_how_to_get_it(tmp_path, monkeypatch):
 
 
 def test_the_real_writer_accepts_what_it_is_given(tmp_path):
-    pytest.importorskip("tensorboard", reason="TensorBoard is not installed")
     with TensorBoard(tmp_path) as board:
         board(PROGRESS)
     assert any("events" in path.name for path in tmp_path.iterdir())
