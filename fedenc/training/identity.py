@@ -34,25 +34,30 @@ def describe(
         "seed": seed,
         "views": views,
         "images": len(images),
-        "pixels": _digest(sample),
-        "labels": _digest(labels),
+        "pixels": digest(sample),
+        "labels": digest(labels),
         **{f"training.{key}": value for key, value in config.as_dict().items()},
     }
 
 
-def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """TrainingError naming everything in which a checkpoint's run differs from this one."""
-    differences = [
+def differences(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    """Everything in which ``expected`` is not what was found, for people; empty if nothing is."""
+    return "; ".join(
         f"{key} was {found.get(key)!r} and is {value!r}"
         for key, value in expected.items()
         if found.get(key) != value
-    ]
-    if differences:
+    )
+
+
+def require_same(found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+    """TrainingError naming everything in which a checkpoint's run differs from this one."""
+    if different := differences(found, expected):
         raise TrainingError(
-            f"checkpoint belongs to another run: {'; '.join(differences)}; "
+            f"checkpoint belongs to another run: {different}; "
             "restore those, or start without the checkpoint"
         )
 
 
-def _digest(values: Tensor) -> str:
+def digest(values: Tensor) -> str:
+    """The first 64 bits of a tensor's SHA-256, in hexadecimal."""
     return hashlib.sha256(values.cpu().contiguous().numpy().tobytes()).hexdigest()[:16]
