@@ -16,8 +16,9 @@ import torch
 from fedenc.ciphers import Cipher
 from fedenc.data.augment import Augmentation, expand
 from fedenc.keys import KeyRing, Policy
-from fedenc.scenario import ENCRYPTED, PLAIN, SAME_KEY, Condition
+from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
 from fedenc.shard import NONCE_BYTES, TRAIN, Shard, seal
+from fedenc.transformation.bundle import Transformation
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -60,8 +61,8 @@ class Participant:
         train: what it owns and uploads; empty for outsiders.
         held_out: what it asks about, by condition. The same array objects stand under ``plain`` and
             ``encrypted`` when it hands over pairs.
-        ring: its keys.
-        cipher: how it protects images.
+        ring: its keys; where ``cipher`` has none, only its private randomness.
+        cipher: how it protects images: with a key, or with the shared transformation network.
         policy: which images share a key at upload.
         views: ciphertexts of every uploaded image.
         plain: stays plain by its own choice; its ``cipher`` is then used for queries only.
@@ -74,7 +75,7 @@ class Participant:
     train: Labelled
     held_out: Mapping[Condition, Labelled]
     ring: KeyRing
-    cipher: Cipher
+    cipher: Cipher | Transformation
     policy: Policy
     views: int = 1
     plain: bool = False
@@ -93,7 +94,7 @@ class Participant:
         repeated = np.repeat(self.train.images, self.views, axis=0)
         images = self._augmented(repeated, self.augmentation, TRAIN)
         nonce = self._nonce(TRAIN)
-        sent = images if self.plain else self._encrypt(images, self.policy, TRAIN, nonce, ids, view)
+        sent = images if self.plain else self._protect(images, self.policy, TRAIN, nonce, ids, view)
         return self._seal(
             TRAIN,
             nonce,
@@ -153,10 +154,10 @@ class Participant:
         ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
         nonce = self._nonce(condition)
         sent = images
-        if condition == ENCRYPTED:
-            sent = self._encrypt(images, "image", "query", nonce, ids)
+        if condition in (ENCRYPTED, FOREIGN):
+            sent = self._protect(images, "image", "query", nonce, ids)
         elif condition == SAME_KEY:
-            sent = self._encrypt(images, self.policy, TRAIN, nonce, ids)
+            sent = self._protect(images, self.policy, TRAIN, nonce, ids)
         return self._seal(
             condition,
             nonce,
@@ -176,7 +177,7 @@ class Participant:
         augmented: Images = copies.numpy()
         return augmented
 
-    def _encrypt(
+    def _protect(
         self,
         images: Images,
         policy: Policy,
@@ -185,6 +186,9 @@ class Participant:
         ids: npt.NDArray[np.int64],
         views: npt.NDArray[np.int64] | int = 0,
     ) -> Images:
+        if isinstance(self.cipher, Transformation):
+            transformed: Images = self.cipher.protect(_tensor(images)).numpy()
+            return transformed
         stream = self.ring.keystream(
             method=self.cipher.name,
             policy=policy,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +12,11 @@ from clients.participant import Labelled, Participant
 from fedenc import ciphers
 from fedenc.data import Dataset, augment, load
 from fedenc.data.partition import dirichlet, iid
-from fedenc.errors import DataError
+from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
-from fedenc.scenario import ENCRYPTED, PLAIN, SAME_KEY, Condition, Scenario
+from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition, Scenario
+from fedenc.transformation import bundle
+from fedenc.transformation.share import third_party
 
 Indices = npt.NDArray[np.int64]
 
@@ -36,16 +39,41 @@ class Population:
     @cached_property
     def partitions(self) -> list[Indices]:
         """Indices of the training images of every uploading participant."""
-        clients, labels = self.scenario.clients, self.dataset.train.labels
+        clients, theirs = self.scenario.clients, self._participants_own
+        if not self.scenario.uploads:
+            return [np.empty(0, np.int64)] * clients.count
+        if not len(theirs):
+            raise DataError(
+                f"the third party's transformation network was trained on all training images of "
+                f"{self.dataset.name}, which leaves the participants none; take a bundle with "
+                "transformation.fraction below 1, or other data"
+            )
+        labels = self.dataset.train.labels[theirs]
         if clients.partition == "iid":
-            return iid(labels, clients.count, seed=self.scenario.seed, cap=clients.images)
-        return dirichlet(
-            labels,
-            clients.count,
-            alpha=clients.alpha,
-            seed=self.scenario.seed,
-            cap=clients.images,
-        )
+            parts = iid(labels, clients.count, seed=self.scenario.seed, cap=clients.images)
+        else:
+            parts = dirichlet(
+                labels,
+                clients.count,
+                alpha=clients.alpha,
+                seed=self.scenario.seed,
+                cap=clients.images,
+            )
+        return [theirs[part] for part in parts]
+
+    @cached_property
+    def _participants_own(self) -> Indices:
+        """Training images that are not the third party's."""
+        labels = self.dataset.train.labels
+        if not self.scenario.encryption.keyless:
+            return np.arange(len(labels))
+        settings = self.scenario.transformation
+        if settings.bundle is None:  # it will be trained on this share
+            return third_party(labels, settings.share(), self.scenario.seed)[1]
+        data = _shared_network(self.scenario).info["data"]
+        if data["name"] != self.dataset.name:
+            return np.arange(len(labels))
+        return third_party(labels, data["fraction"], data["seed"])[1]
 
     @cached_property
     def faults(self) -> dict[int, Fault]:
@@ -60,9 +88,16 @@ class Population:
         return frozenset(chosen[: round(clients.plain_fraction * clients.count)].tolist())
 
     @cached_property
-    def cipher(self) -> ciphers.Cipher:
-        """The scenario's cipher."""
+    def cipher(self) -> ciphers.Cipher | bundle.Transformation:
+        """The scenario's cipher, or the transformation network that stands in its place.
+
+        Raises:
+            CipherError: unknown, or parameters that do not fit.
+            TransformationError: a bundle that is missing or damaged, or not the one expected.
+        """
         encryption = self.scenario.encryption
+        if encryption.keyless:
+            return _shared_network(self.scenario)
         return ciphers.make(encryption.cipher, **encryption.parameters())
 
     def hosted_by(self, node: int) -> tuple[int, ...]:
@@ -104,6 +139,14 @@ class Population:
         s = self.scenario
         return s.inference.paired and {PLAIN, ENCRYPTED} <= set(s.conditions())
 
+    @property
+    def _shared(self) -> list[Condition]:
+        """Conditions that ask about the images of another: encrypted about the plain ones, in
+        pairs; foreign about the encrypted ones, to compare classifiers on the same uploads."""
+        asked = self.scenario.conditions()
+        paired = [ENCRYPTED] if self._pairs else []
+        return paired + [FOREIGN] * (FOREIGN in asked and ENCRYPTED in asked)
+
     @cached_property
     def _test_parts(self) -> dict[Condition, Indices]:
         """Which test images may be asked about under which condition, over all participants.
@@ -112,7 +155,7 @@ class Population:
         known-plaintext pair, so the parts are disjoint for everybody together, not only within one
         participant; only declared pairs share a part.
         """
-        kinds = [c for c in self.scenario.conditions() if not (self._pairs and c == ENCRYPTED)]
+        kinds = [c for c in self.scenario.conditions() if c not in self._shared]
         order = _generator(self.scenario, "held out").permutation(len(self.dataset.test.labels))
         if len(order) < len(kinds):
             raise DataError(
@@ -132,9 +175,25 @@ class Population:
             size = min(self.scenario.inference.images, len(part))
             mine = part[(i * size + np.arange(size)) % len(part)]
             held_out[condition] = Labelled(test.images[mine], test.labels[mine])
-        if self._pairs:
-            held_out[ENCRYPTED] = held_out[PLAIN]
+        for condition in self._shared:
+            held_out[condition] = held_out[PLAIN if self._pairs else ENCRYPTED]
         return held_out
+
+
+def _shared_network(scenario: Scenario) -> bundle.Transformation:
+    settings = scenario.transformation
+    if settings.bundle is None:
+        raise TransformationError(
+            "transformation.bundle is not set; expected the folder of a trained bundle: make one "
+            "with `fedenc transformation train`"
+        )
+    found = bundle.load_transformation(Path(settings.bundle))
+    if settings.digest not in (None, found.digest):
+        raise TransformationError(
+            f"the network in {settings.bundle} has SHA-256 {found.digest}; expected "
+            f"transformation.digest = {settings.digest}"
+        )
+    return found
 
 
 def _seed(scenario: Scenario) -> int | str:

@@ -17,10 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fedenc.errors import ScenarioError
 
-Condition = Literal["plain", "encrypted", "same-key"]
+Condition = Literal["plain", "encrypted", "same-key", "foreign"]
 PLAIN: Condition = "plain"
-ENCRYPTED: Condition = "encrypted"
+ENCRYPTED: Condition = "encrypted"  # or protected by the shared transformation network
 SAME_KEY: Condition = "same-key"
+FOREIGN: Condition = "foreign"  # protected, to a classifier that never met the network
+
+TRANSFORMATION = "transformation"  # stands where a cipher does, and has no keys
 
 Count = Annotated[int, Field(ge=1, strict=True)]  # strict: neither true nor "3" is a number
 NonNegative = Annotated[int, Field(ge=0, strict=True)]
@@ -78,10 +81,45 @@ class Encryption(_Section):
     views: Count = 1  # ciphertexts of every image, each under its own key
     seed: NonNegative | str | None = None  # simulated keys; None: a secret of this machine
 
+    @property
+    def keyless(self) -> bool:
+        """Whether images are protected by the shared transformation network instead of keys."""
+        return self.cipher == TRANSFORMATION
+
     def parameters(self) -> dict[str, OptionValue]:
         """Keyword arguments for the cipher, only those the scenario sets."""
         named = {"color_shuffle": self.color_shuffle, "block_size": self.block_size}
         return {k: v for k, v in named.items() if v is not None} | self.options
+
+
+class Transformation(_Section):
+    """The shared transformation network and the third party that trains it."""
+
+    bundle: str | None = None  # folder of a trained one; None: the third party trains one now
+    digest: str | None = None  # SHA-256 that the network must have; None: whatever is there
+    answers: Literal["third-party", "central"] = "third-party"  # whose classifier answers queries
+    fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training images, its own
+    method: Literal["unet", "gan"] = "unet"
+    alpha: Annotated[float, Field(ge=0)] = 0.01  # weight of the feature distance in the loss
+    widths: tuple[Count, ...] = (64, 128, 256, 512, 1024)  # of the U-Net, from full resolution down
+    features: Literal["vgg16-relu2_2", "vgg16-relu1_2", "classifier"] = "vgg16-relu2_2"
+    feature_weights: str | None = None  # file of VGG16's ImageNet weights; None: torchvision's
+    classifier: str = "resnet20"
+    foreign: bool = True  # also train a classifier that never meets the network
+    recipe: str = "ito"  # of classifier and network alike
+    scale: Positive = 1.0  # fraction of the recipe's epochs
+    epochs: Count | None = None  # of the network; None: the recipe's
+    classifier_epochs: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Positive | None = None
+    augmentation: str = "crop-flip"
+
+    def share(self) -> float:
+        """The third party's fraction of the training images; participants own the others, and need
+        none where they upload nothing."""
+        if self.fraction is not None:
+            return self.fraction
+        return 1.0 if self.answers == "third-party" else 0.5
 
 
 class Augmentation(_Section):
@@ -168,6 +206,7 @@ class Scenario(_Section):
     data: Data = Field(default_factory=Data)
     clients: Clients = Field(default_factory=Clients)
     encryption: Encryption = Field(default_factory=Encryption)
+    transformation: Transformation = Field(default_factory=Transformation)
     augmentation: Augmentation = Field(default_factory=Augmentation)
     model: Model = Field(default_factory=Model)
     training: Training = Field(default_factory=Training)
@@ -188,9 +227,20 @@ class Scenario(_Section):
             return self.inference.queries
         if self.encryption.cipher == "none":
             return (PLAIN,)
+        if self.encryption.keyless:
+            return (PLAIN, ENCRYPTED, FOREIGN) if self._has_foreign else (PLAIN, ENCRYPTED)
         return (
             (PLAIN, ENCRYPTED) if self.encryption.keys == "image" else (PLAIN, ENCRYPTED, SAME_KEY)
         )
+
+    @property
+    def uploads(self) -> bool:
+        """Whether participants upload images to train on, and the provider trains."""
+        return not (self.encryption.keyless and self.transformation.answers == "third-party")
+
+    @property
+    def _has_foreign(self) -> bool:
+        return not self.uploads and self.transformation.foreign
 
     def quorum(self) -> int:
         """Uploads without which no training starts."""
@@ -204,18 +254,21 @@ class Scenario(_Section):
     def hash(self) -> str:
         """SHA-256 of the canonical JSON of all that decides a result.
 
-        ``engine`` decides none, and ``encryption.seed`` stays out because the hash is public and a
-        guessable seed could be confirmed by it.
+        ``engine`` decides none, and neither do paths to what a digest or a version identifies.
+        ``encryption.seed`` stays out because the hash is public and a guessable seed could be
+        confirmed by it.
         """
         values = self.dump(secret=False)
         del values["engine"]
+        del values["transformation"]["bundle"]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _contradictions(s: Scenario) -> Iterable[str]:
     """Problems that no single key has on its own."""
-    if SAME_KEY in s.conditions() and s.encryption.keys == "image":
+    same_key, keyless = SAME_KEY in s.conditions(), s.encryption.keyless
+    if same_key and not keyless and s.encryption.keys == "image":
         yield (
             "inference.queries asks for same-key queries, but encryption.keys = 'image' has no key "
             "that outlives an image; use keys = 'same' or 'client', or leave same-key out"
@@ -238,11 +291,12 @@ def _contradictions(s: Scenario) -> Iterable[str]:
             "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
             "encryption.color_shuffle = false or use model.input = 'invariant'"
         )
-    if s.encryption.views > 1 and s.encryption.keys != "image":
+    if s.encryption.views > 1 and not keyless and s.encryption.keys != "image":
         yield (
             f"encryption.views = {s.encryption.views} needs encryption.keys = 'image', found "
             f"'{s.encryption.keys}': under one key all views of an image are the same"
         )
+    yield from _keyless_contradictions(s)
     if s.server.min_clients is not None and s.server.min_clients > s.clients.count:
         yield (
             f"server.min_clients = {s.server.min_clients} can never be reached with clients.count "
@@ -255,6 +309,39 @@ def _contradictions(s: Scenario) -> Iterable[str]:
         )
     if (faulty := sum(s.faults.counts().values())) > s.clients.count:
         yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"
+
+
+def _keyless_contradictions(s: Scenario) -> Iterable[str]:
+    """Problems of a scenario with the shared transformation network, or of one without."""
+    if not s.encryption.keyless:
+        if FOREIGN in s.conditions():
+            yield (
+                "inference.queries asks for foreign queries, which only encryption.cipher = "
+                f"'{TRANSFORMATION}' has; found '{s.encryption.cipher}'"
+            )
+        return
+    if SAME_KEY in s.conditions():
+        yield f"inference.queries asks for same-key queries, but '{TRANSFORMATION}' has no keys"
+    if FOREIGN in s.conditions() and not s._has_foreign:
+        yield (
+            "inference.queries asks for foreign queries; expected transformation.answers = "
+            "'third-party' and transformation.foreign = true"
+        )
+    if s.encryption.views > 1:
+        yield (
+            f"encryption.views = {s.encryption.views}, but without keys all views of an image are "
+            "the same; set it to 1"
+        )
+    if unwanted := sorted(s.encryption.parameters()):
+        yield (
+            f"encryption sets {', '.join(unwanted)}, which '{TRANSFORMATION}' does not have; its "
+            "parameters are in the section transformation"
+        )
+    if not s.uploads and (s.clients.plain_fraction or any(s.faults.counts().values())):
+        yield (
+            "transformation.answers = 'third-party' needs no uploads, but clients.plain_fraction "
+            "or faults are about them; set both to 0, or transformation.answers to 'central'"
+        )
 
 
 def parse(values: Mapping[str, Any]) -> Scenario:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from flwr.app import RecordDict
 
 from fedenc.errors import ShardError
-from fedenc.scenario import ENCRYPTED, PLAIN, Condition, ProviderView
+from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, Condition, ProviderView
 from fedenc.shard import Shard, check
 from fedenc.wire import pack, pack_arrays, unpack_shards
 from server.collector import QUERIES, SCORE, Failure, Phase, Roster, collect, concerned
@@ -22,8 +22,9 @@ Scores = npt.NDArray[np.float32]
 class Predictor(Protocol):
     """Whoever turns query images into class scores."""
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> Scores:
-        """uint8 N×C×H×W to float32 N×classes."""
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
+        """uint8 N×C×H×W to float32 N×classes; ``foreign`` asks the classifier that never met the
+        participants' transformation network."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _predict(
     view: ProviderView,
     wanted: set[int],
 ) -> tuple[set[int], dict[int, str]]:
-    """Check the query shards of one reply and answer them in one batch."""
+    """Check the query shards of one reply and answer them, in one batch a classifier."""
     assert answer.content is not None
     good: list[Shard] = []
     refused: dict[int, str] = {}
@@ -136,11 +137,14 @@ def _predict(
         except ShardError as error:
             refused[shard.participant] = f"queries refused: {error}"
     good = [shard for shard in good if shard.participant not in refused]
-    if good:
-        batch = predictor.predict(np.concatenate([shard.images for shard in good]))
-        ends = np.cumsum([len(shard.images) for shard in good])[:-1]
-        for shard, part in zip(good, np.split(batch, ends), strict=True):
-            scores.setdefault(shard.participant, {})[shard.manifest.purpose] = part
+    for foreign in (False, True):
+        asked = [shard for shard in good if (shard.manifest.purpose == FOREIGN) == foreign]
+        if asked:
+            images = np.concatenate([shard.images for shard in asked])
+            batch = predictor.predict(images, foreign=foreign)
+            ends = np.cumsum([len(shard.images) for shard in asked])[:-1]
+            for shard, part in zip(asked, np.split(batch, ends), strict=True):
+                scores.setdefault(shard.participant, {})[shard.manifest.purpose] = part
     return {shard.participant for shard in good} | _idle(answer, facts, roster), refused
 
 

@@ -18,7 +18,7 @@ from server.collector import Failure, Roster
 from server.exchange import Exchange
 from server.parallel import ParallelTrainer
 from server.pool import Pool
-from server.trainer import Trained, Trainer
+from server.trainer import ModelFiles, Trained, Trainer
 from server.uploads import collect_uploads
 
 _NODES_TIMEOUT = 60.0  # seconds to wait for nodes to register
@@ -38,19 +38,40 @@ Report = Callable[[Event], None]
 
 
 @dataclass(frozen=True)
+class Given:
+    """Classifiers from a third party, as the files of model directories."""
+
+    files: ModelFiles
+    sha256: str  # of the weights
+    foreign: ModelFiles | None = None  # one that never met the participants' network
+
+
+@dataclass(frozen=True)
 class Outcome:
     """All that the provider knows when it is done."""
 
     uploads: dict[int, tuple[str, int, int]]  # participant -> cipher, images, bytes
     upload_seconds: float
     resumed: int
-    trained: Trained
+    model: Trained | Given  # trained on the uploads, or a third party's
     answered: Answered
     failed: list[Failure]
 
 
-def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report: Report) -> Outcome:
-    """Collect, train, answer.
+def serve(
+    grid: Grid,
+    view: ProviderView,
+    node_count: int,
+    folder: Path,
+    report: Report,
+    given: Given | None = None,
+    watch: Callable[[Progress], None] | None = None,
+) -> Outcome:
+    """Collect, train, answer; or only answer, with classifiers that are given.
+
+    Args:
+        folder: the provider's own, for pool and checkpoint.
+        watch: called with every report of the training, such as a TensorBoard writer.
 
     Raises:
         QuorumError: too few uploads.
@@ -60,6 +81,16 @@ def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report:
     nodes = _await_nodes(grid, node_count, report)
     exchange = Exchange(grid, view.server.deadline)
     roster = Roster(nodes, view.participants + view.outsiders)
+
+    def answering(phase: str, done: int, total: int) -> None:
+        report(Event(phase, done, total))
+
+    if given is not None:
+        with contextlib.closing(Trainer(view)) as predictor:
+            predictor.adopt(given.files, given.foreign)
+            members = set(range(view.participants))
+            answered = answer_queries(exchange, roster, predictor, view, members, answering)
+        return Outcome({}, 0.0, 0, given, answered, answered.failed)
     with contextlib.closing(Pool(folder / "pool")) as pool:
 
         def uploading(done: int) -> None:
@@ -71,20 +102,14 @@ def serve(grid: Grid, view: ProviderView, node_count: int, folder: Path, report:
         checkpoint = folder / f"checkpoint-{pool.digest[:16]}.bin"
         trainer = Trainer(view) if view.server.workers == 1 else ParallelTrainer(view)
         with contextlib.closing(trainer):
-            trained = _train(trainer, pool, checkpoint, report)
-            answered = answer_queries(
-                exchange,
-                roster,
-                trainer,
-                view,
-                set(pool.participants),
-                lambda phase, done, total: report(Event(phase, done, total)),
-            )
+            trained = _train(trainer, pool, checkpoint, report, watch)
+            members = set(pool.participants)
+            answered = answer_queries(exchange, roster, trainer, view, members, answering)
     return Outcome(
         uploads={i: _summary(pool, i) for i in pool.participants},
         upload_seconds=uploaded.seconds,
         resumed=uploaded.resumed,
-        trained=trained,
+        model=trained,
         answered=answered,
         failed=uploaded.failed + answered.failed,
     )
@@ -104,7 +129,11 @@ def _await_nodes(grid: Grid, count: int, report: Report) -> tuple[int, ...]:
 
 
 def _train(
-    trainer: Trainer | ParallelTrainer, pool: Pool, checkpoint: Path, report: Report
+    trainer: Trainer | ParallelTrainer,
+    pool: Pool,
+    checkpoint: Path,
+    report: Report,
+    watch: Callable[[Progress], None] | None,
 ) -> Trained:
     where = trainer.where()
     report(Event("training", 0, 1, f"on {where['device']}"))
@@ -114,6 +143,8 @@ def _train(
     def show(p: Progress) -> None:
         text = f"epoch {p.epoch}/{p.epochs}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s"
         report(Event("training", p.step, p.steps, text))
+        if watch is not None:
+            watch(p)
 
     return trainer.train(state, show, lambda saved: write_atomically(checkpoint, saved))
 

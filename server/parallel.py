@@ -202,10 +202,10 @@ class ParallelTrainer:
             raise TrainingError("the workers ended without a model; run again with --resume")
         return pace.trained(finished.files, finished.sha256, finished.device, finished.threads)
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> Scores:
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
         """Class scores for query images."""
         assert self._predictor is not None, "predict comes after train"
-        return self._predictor.predict(images)
+        return self._predictor.predict(images, foreign=foreign)
 
     def close(self) -> None:
         """Give all resources back."""

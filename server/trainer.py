@@ -36,6 +36,7 @@ PROGRESS_SECONDS = 1.0  # between two reports within an epoch
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, which cost a copy of the weights each
 CALL_TIMEOUT = 600.0  # seconds for one chunk, prediction or export
 Scores = npt.NDArray[np.float32]
+ModelFiles = Mapping[str, bytes]  # of a model directory: file name -> content
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ class TrainerActor:
         self._device = torch.device("cuda" if gpu else "cpu")
         torch.set_num_threads(threads or os.cpu_count() or 1)  # Ray would leave it one
         self._filled = 0
+        self._foreign: Network | None = None
 
     def where(self) -> dict[str, Any]:
         """The machine and device in use."""
@@ -182,22 +184,29 @@ class TrainerActor:
             yield progress, run.checkpoint() if due else None
             saved = time.monotonic() if due else saved
 
-    def predict(self, images: npt.NDArray[np.uint8], flip: bool) -> Scores:
+    def predict(self, images: npt.NDArray[np.uint8], flip: bool, foreign: bool) -> Scores:
         """Class scores float32 N×classes for uint8 N×C×H×W images."""
+        model = self._foreign if foreign else self._model
+        assert model is not None, "no foreign classifier was given"
         queries = torch.from_numpy(images.copy())
-        scores: Scores = predict(self._model, queries, device=self._device, flip=flip).numpy()
+        scores: Scores = predict(model, queries, device=self._device, flip=flip).numpy()
         return scores
 
     def export(self) -> tuple[dict[str, bytes], str]:
         """The files of the model directory, and the digest of the weights."""
         return export(self._model, self._classes)
 
-    def adopt(self, files: Mapping[str, bytes]) -> None:
-        """Answer queries with the model of these files, trained elsewhere."""
-        with tempfile.TemporaryDirectory() as folder:
-            for name, content in files.items():
-                Path(folder, name).write_bytes(content)
-            self._model = load_model(Path(folder))[0].to(self._device)
+    def adopt(self, files: ModelFiles, foreign: ModelFiles | None) -> None:
+        """Answer queries with the models of these files, trained elsewhere."""
+        self._model = _loaded(files).to(self._device)
+        self._foreign = None if foreign is None else _loaded(foreign).to(self._device)
+
+
+def _loaded(files: ModelFiles) -> Network:
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            Path(folder, name).write_bytes(content)
+        return load_model(Path(folder))[0]
 
 
 class Trainer:
@@ -257,18 +266,19 @@ class Trainer:
         files, sha256 = fetch(self._actor.export.remote())
         return pace.trained(files, sha256, where["device"], where["threads"])
 
-    def adopt(self, files: Mapping[str, bytes]) -> None:
-        """Answer queries with the model of these files, trained elsewhere.
+    def adopt(self, files: ModelFiles, foreign: ModelFiles | None = None) -> None:
+        """Answer queries with the models of these files, trained elsewhere.
 
         Raises:
             EngineError: Ray cannot place or start the actor.
+            TrainingError: the files are no model's.
         """
         self.where()
-        fetch(self._actor.adopt.remote(files))
+        fetch(self._actor.adopt.remote(files, foreign))
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> Scores:
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
         """Class scores for query images."""
-        scores: Scores = fetch(self._actor.predict.remote(images, self._view.flip))
+        scores: Scores = fetch(self._actor.predict.remote(images, self._view.flip, foreign))
         return scores
 
     def close(self) -> None:

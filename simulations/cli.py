@@ -53,6 +53,9 @@ def simulate(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Also train on the same data plain.")
     ] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write curves, to DIR/tensorboard.")
+    ] = False,
 ) -> None:
     """Run one experiment: upload, training, inference; results as JSON, Parquet and a table."""
     from simulations import engine, presets
@@ -65,8 +68,61 @@ def simulate(
     terminal = Console()
     terminal.print(f"Running [bold]{name}[/bold] into {folder}", highlight=False, soft_wrap=True)
     with console.ProgressView(terminal) as view:
-        done = run.simulate(chosen, folder, resume=resume, baselines=baselines, report=view)
+        done = run.simulate(
+            chosen,
+            folder,
+            resume=resume,
+            baselines=baselines,
+            tensorboard=tensorboard,
+            report=view,
+        )
     console.show(terminal, done.result, str(done.folder))
+
+
+transformation = typer.Typer(
+    help="The shared transformation network: protection without keys.", no_args_is_help=True
+)
+app.add_typer(transformation, name="transformation")
+
+
+@transformation.command("train")
+def train_transformation(
+    out: Annotated[Path, typer.Argument(help="Folder for the bundle; an unfinished one goes on.")],
+    scenario: Annotated[
+        str | None, typer.Argument(help="A preset's name or a TOML file [default: ito2021-photos].")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable."),
+    ] = None,
+) -> None:
+    """As the third party, train classifier and network; write a bundle for each side."""
+    from simulations import console, presets, third_party
+
+    _, chosen = presets.resolve(scenario or third_party.PRESET, sets or ())
+    terminal = Console()
+    terminal.print(f"Training the third party's bundle into {out}", highlight=False)
+    with console.ProgressView(terminal) as view:
+        report = third_party.make(chosen, out, view)
+    console.show_bundle(terminal, report, out)
+
+
+@transformation.command("protect")
+def protect_images(
+    bundle: Annotated[Path, typer.Argument(help="The bundle, or its participants' folder.")],
+    source: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
+    target: Annotated[Path, typer.Argument(help="A new folder for the protected PNG files.")],
+) -> None:
+    """Protect image files as a participant does. There is no way back."""
+    from fedenc.transformation import files
+    from fedenc.transformation.bundle import load_transformation
+
+    report = files.protect(load_transformation(bundle), source, target)
+    for failure in report.failures:
+        print(f"fedenc: {failure}", file=sys.stderr)
+    print(f"{report.written} protected images in {target}")
+    if report.failures:
+        raise typer.Exit(1)
 
 
 def _default_folder(name: str, digest: str, resume: bool) -> Path:

@@ -1,6 +1,8 @@
 """What a person sees: progress while a run goes on, and a table when it is done."""
 
 from collections.abc import Mapping
+from math import inf
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -8,7 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from fedenc.transformation import bundle
 from server.app import Event
+from simulations import third_party
 
 _TITLES = {
     "nodes": "start nodes",
@@ -75,27 +79,52 @@ def show(console: Console, result: Mapping[str, Any], folder: str) -> None:
     console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
 
 
+def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> None:
+    """Print what a third party's bundle can do and where it is."""
+    table = Table(title="Accuracy on test images", title_justify="left")
+    table.add_column("queries")
+    table.add_column("accuracy", justify="right")
+    for name, text in (
+        ("plain", "plain, to the classifier"),
+        ("protected", "protected, 8 bits, to the same"),
+        ("unrounded", "protected, before rounding to 8 bits"),
+        ("foreign", "protected, to a classifier that never met the network"),
+    ):
+        if (accuracy := measured[f"{name}_accuracy"]) is not None:
+            table.add_row(text, f"{accuracy:.1%}")
+    console.print()
+    console.print(table)
+    console.print(
+        f"SSIM between plain and protected: {measured['ssim_uniform7']:.3f} (uniform 7×7), "
+        f"{measured['ssim_gaussian11']:.3f} (Gaussian 11×11); PSNR {measured['psnr'] or inf:.1f} dB",
+        highlight=False,
+    )
+    if measured["collapse"]["collapsed"]:
+        console.print(f"[bold]Collapsed:[/bold] {measured['collapse']['reason']}", highlight=False)
+    for name, what in (
+        (bundle.PARTICIPANTS, "for every participant"),
+        (bundle.PROVIDER, "for the provider"),
+        (third_party.PICTURES, "plain and protected, to look at; keep it to yourself"),
+    ):
+        console.print(f"{folder / name}: {what}", soft_wrap=True, highlight=False)
+
+
 def _overview(result: Mapping[str, Any]) -> Table:
     clients, upload, training = result["clients"], result["upload"], result["training"]
-    scenario = result["scenario"]
-    encryption = scenario["encryption"]
-    keys = {
-        "same": "one key for everybody",
-        "client": "one key a participant",
-        "image": "an independent key for every image",
-    }[encryption["keys"]]
     table = Table(show_header=False, title="Run", title_justify="left")
     table.add_column(style="bold")
     table.add_column()
+    if training is None:
+        table.add_row("participants", f"{clients['requested']}, who only query")
+        table.add_row("protection", _protection(result))
+        name = result["model"]["name"]
+        table.add_row("classifier", f"{name}, the third party's, trained on plain images")
+        return table
     stayed = f", {clients['plain']} of them plain" if clients["plain"] else ""
     table.add_row(
         "participants", f"{clients['uploaded']} of {clients['requested']} uploaded{stayed}"
     )
-    if encryption["cipher"] != "none":
-        views = f", {encryption['views']} views of each" if encryption["views"] > 1 else ""
-        table.add_row("protection", f"{encryption['cipher']}, {keys}{views} (simulated keys)")
-    else:
-        table.add_row("protection", "none")
+    table.add_row("protection", _protection(result))
     table.add_row(
         "upload",
         f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB in {upload['seconds']:.1f} s"
@@ -108,6 +137,29 @@ def _overview(result: Mapping[str, Any]) -> Table:
         f"final loss {training['final_loss']:.3f}",
     )
     return table
+
+
+def _protection(result: Mapping[str, Any]) -> str:
+    """How images were protected, in words."""
+    encryption = result["scenario"]["encryption"]
+    if encryption["cipher"] == "none":
+        return "none"
+    if shared := result.get("transformation"):
+        settings = result["scenario"]["transformation"]
+        how = f"α = {settings['alpha']:g}" if settings["method"] == "unet" else "GAN-based"
+        measured = shared.get("measured")
+        ssim = f", SSIM to the plain image {measured['ssim_uniform7']:.2f}" if measured else ""
+        warning = (
+            "; COLLAPSED, see result.json" if measured and measured["collapse"]["collapsed"] else ""
+        )
+        return f"shared transformation network, {how}{ssim}, no keys{warning}"
+    keys = {
+        "same": "one key for everybody",
+        "client": "one key a participant",
+        "image": "an independent key for every image",
+    }[encryption["keys"]]
+    views = f", {encryption['views']} views of each" if encryption["views"] > 1 else ""
+    return f"{encryption['cipher']}, {keys}{views} (simulated keys)"
 
 
 def _accuracy(result: Mapping[str, Any]) -> Table:

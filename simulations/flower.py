@@ -16,7 +16,7 @@ import clients.app
 from clients.simulated import Population
 from fedenc.errors import EngineError, ScenarioError
 from fedenc.scenario import ProviderView, Scenario
-from server.app import Event, Outcome, serve
+from server.app import Event, Given, Outcome, serve
 from simulations import presets, run
 from simulations.view import settle
 
@@ -41,6 +41,11 @@ def _resolve(name: str, overrides: tuple[str, ...]) -> tuple[str, Scenario]:
             "encryption.seed must not travel in Flower's run configuration, which the provider "
             f"sees; leave it out, and every machine uses its own ({presets.DEFAULT!r} does)"
         )
+    if scenario.encryption.keyless and scenario.transformation.bundle is None:
+        raise ScenarioError(
+            "under `flwr run` participants need a transformation network that is there already; "
+            "make one with `fedenc transformation train` and set transformation.bundle"
+        )
     return name, scenario
 
 
@@ -60,9 +65,11 @@ def main(grid: Grid, context: Context) -> None:
     out = context.run_config.get("out") or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder = Path(str(out))
 
-    def perform(seen: ProviderView, report: run.Report) -> Outcome:
+    def perform(
+        settled: Scenario, seen: ProviderView, given: Given | None, report: run.Report
+    ) -> Outcome:
         try:
-            return serve(grid, seen, nodes, folder / run.PROVIDER, report)
+            return serve(grid, seen, nodes, folder / run.PROVIDER, report, given)
         except EngineError as error:
             hint = f"the scenario needs --federation-config 'num-supernodes={nodes}'"
             raise EngineError(f"{error} ({hint})") from None

@@ -16,6 +16,7 @@ SCENARIO = "scenario.json"
 # What may differ when a run is resumed: where it runs, whom it waits for, and who misbehaves.
 _NO_MATTER = re.compile(
     r"engine\.|clients\.per_node$|server\.(min_clients|deadline|attempts)$|faults\."
+    r"|transformation\.(bundle|feature_weights)$"
 )
 
 

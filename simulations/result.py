@@ -18,6 +18,8 @@ from fedenc.files import write_atomically
 from fedenc.scenario import ProviderView, Scenario
 from server.answers import Tally
 from server.app import Outcome
+from server.trainer import Trained
+from simulations import third_party
 
 RESULT, CLIENTS, LOG = "result.json", "clients.parquet", "log.txt"
 
@@ -38,14 +40,16 @@ def build(
     members = {i: t for i, t in tallies.items() if i < scenario.clients.count}
     outsiders = {i: t for i, t in tallies.items() if i >= scenario.clients.count}
     images = sum(rows for _, rows, _ in outcome.uploads.values())
-    trained = outcome.trained
+    model = outcome.model
     result: dict[str, Any] = {
         "scenario": scenario.dump(),
         "scenario_hash": scenario.hash(),
         "versions": versions(),
         "hardware": hardware(),
         "commit": commit(),
-        "keys": {
+        "keys": None
+        if scenario.encryption.keyless
+        else {
             "policy": scenario.encryption.keys,
             "simulated": True,
             "views": scenario.encryption.views,
@@ -65,21 +69,31 @@ def build(
             "resumed": outcome.resumed,
         },
         "training": {
-            "device": trained.device,
-            "threads": trained.threads,
-            "epochs": trained.epochs,
-            "seconds": trained.seconds,
-            "images_per_second": trained.images_per_second,
-            "final_loss": trained.final_loss,
-        },
+            "device": model.device,
+            "threads": model.threads,
+            "epochs": model.epochs,
+            "seconds": model.seconds,
+            "images_per_second": model.images_per_second,
+            "final_loss": model.final_loss,
+        }
+        if isinstance(model, Trained)
+        else None,
         "inference": {
             "paired": scenario.inference.paired and {"plain", "encrypted"} <= set(conditions)
         },
         "chance": 1 / len(seen.classes),
         "accuracy": _accuracies(members, conditions),
         "agreement": _agreement(members.values()),
-        "model": {"name": scenario.model.name, "sha256": trained.sha256},
+        "model": {
+            "name": scenario.model.name
+            if isinstance(model, Trained)
+            else scenario.transformation.classifier,
+            "sha256": model.sha256,
+            "from": "provider" if isinstance(model, Trained) else "third party",
+        },
     }
+    if scenario.encryption.keyless:
+        result["transformation"] = third_party.facts(scenario)
     if outsiders:
         result["outsiders"] = _accuracies(outsiders, conditions) | {
             "agreement": _agreement(outsiders.values())
@@ -91,7 +105,7 @@ def build(
 
 def write(folder: Path, scenario: Scenario, outcome: Outcome, result: Mapping[str, Any]) -> None:
     """Write model and participants first, ``result.json`` last: where it is, all is."""
-    for name, content in outcome.trained.files.items():
+    for name, content in outcome.model.files.items():
         write_atomically(folder / name, content)
     table = pa.Table.from_pylist(list(_rows(scenario, outcome)), schema=_schema(scenario))
     sink = pa.BufferOutputStream()

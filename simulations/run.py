@@ -1,5 +1,6 @@
 """One experiment from a scenario to a folder of results."""
 
+import contextlib
 import functools
 import json
 import time
@@ -13,16 +14,19 @@ from flwr.serverapp import Grid, ServerApp
 
 import clients.app
 from clients.simulated import Population
-from fedenc.errors import EngineError
+from fedenc.errors import EngineError, ScenarioError
 from fedenc.scenario import ProviderView, Scenario
-from server.app import Event, Outcome, serve
+from fedenc.training.tensorboard import TensorBoard
+from server.app import Event, Given, Outcome, serve
 from simulations import baselines as plain_training
-from simulations import engine, result
+from simulations import engine, result, third_party
 from simulations.folder import occupied
-from simulations.view import settle, view
+from simulations.view import check, settle, view
 
 PROVIDER = "provider"  # the provider's own folder inside a run's: pool and checkpoint
+THIRD_PARTY = "third-party"  # the folder of a bundle that is trained for the run
 Report = Callable[[Event], None]
+Perform = Callable[[Scenario, ProviderView, Given | None, Report], Outcome]
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ def simulate(
     *,
     resume: bool = False,
     baselines: bool = False,
+    tensorboard: bool = False,
     report: Report = lambda event: None,
 ) -> Run:
     """Simulate a scenario with Flower and Ray in this process, and write its results.
@@ -47,21 +52,25 @@ def simulate(
         folder: made if need be; must be empty unless ``resume``.
         resume: take over the pool and checkpoint of an earlier run of the same scenario.
         baselines: also train on the same data plain, together and each owner alone.
+        tensorboard: also write the training's curves to ``folder/tensorboard``.
 
     Raises:
         FedencError: anything that keeps the run from its end; what was collected and trained so
             far stays in ``folder`` for ``resume``.
     """
-    settled = settle(scenario)
 
-    def perform(seen: ProviderView, logged: Report) -> Outcome:
+    def perform(
+        settled: Scenario, seen: ProviderView, given: Given | None, logged: Report
+    ) -> Outcome:
         outcomes: list[Outcome] = []
         server_app = ServerApp()
 
         @server_app.main()
         def main(grid: Grid, context: Context) -> None:
             nodes = settled.clients.nodes
-            outcomes.append(serve(grid, seen, nodes, folder / PROVIDER, logged))
+            with _curves(folder if tensorboard else None) as watch:
+                provider = folder / PROVIDER
+                outcomes.append(serve(grid, seen, nodes, provider, logged, given, watch))
 
         client_app = clients.app.make(functools.partial(host, settled))
         with engine.logs_in(folder / result.LOG), engine.ray_session(settled.engine.address):
@@ -70,24 +79,38 @@ def simulate(
             raise EngineError(f"the engine ended before the server did; see {folder / result.LOG}")
         return outcomes[0]
 
+    settled = settle(scenario)
     return record(settled, folder, perform, resume=resume, baselines=baselines, report=report)
+
+
+def _curves(folder: Path | None) -> contextlib.AbstractContextManager[TensorBoard | None]:
+    return contextlib.nullcontext() if folder is None else TensorBoard(folder / "tensorboard")
 
 
 def record(
     scenario: Scenario,
     folder: Path,
-    perform: Callable[[ProviderView, Report], Outcome],
+    perform: Perform,
     *,
     resume: bool = False,
     baselines: bool = False,
     report: Report = lambda event: None,
 ) -> Run:
     """Check a settled scenario, have it performed, and write down what came of it."""
-    seen = view(scenario)
+    check(scenario)
+    if baselines and not scenario.uploads:
+        raise ScenarioError(
+            "--baselines train on what participants upload, and under transformation.answers = "
+            "'third-party' they upload nothing; leave it out, or set it to 'central'"
+        )
     with occupied(folder, scenario, resume):
         if resume and (folder / result.RESULT).exists():
             return _finished(scenario, folder, baselines, report)
-        outcome = perform(seen, _logged(folder / result.LOG, report))
+        logged = _logged(folder / result.LOG, report)
+        if scenario.encryption.keyless and scenario.transformation.bundle is None:
+            scenario = third_party.bundled(scenario, folder / THIRD_PARTY, logged)
+        seen = view(scenario)
+        outcome = perform(scenario, seen, third_party.given(scenario), logged)
         extra = plain_training.measure(scenario, report) if baselines else None
         facts = result.build(scenario, seen, outcome, extra)
         result.write(folder, scenario, outcome, facts)

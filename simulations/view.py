@@ -8,8 +8,9 @@ from fedenc.data import NAMES
 from fedenc.data.augment import AUGMENTATIONS
 from fedenc.errors import CipherError, DataError, FedencError, ScenarioError, TrainingError
 from fedenc.scenario import PLAIN, ProviderView, Scenario
+from fedenc.transformation.bundle import Transformation
 from server.recipe import server_method, training_config
-from simulations import engine
+from simulations import engine, third_party
 from simulations.secret import simulation_seed
 
 
@@ -17,6 +18,7 @@ def settle(scenario: Scenario) -> Scenario:
     """Fill in what a run needs and a scenario may leave open: the seed of the simulated keys, and
     the kinds of query where the cipher changes the shape of images, so that plain ones do not fit.
     """
+    scenario = third_party.settle(scenario)
     encryption, inference = scenario.encryption, scenario.inference
     if encryption.seed is None:
         encryption = encryption.model_copy(update={"seed": simulation_seed()})
@@ -27,7 +29,9 @@ def settle(scenario: Scenario) -> Scenario:
 
 
 def _reshapes(scenario: Scenario) -> bool:
-    """Whether ciphertexts have another shape; False where :func:`view` will find it impossible."""
+    """Whether ciphertexts have another shape; False where :func:`check` will find it impossible."""
+    if scenario.encryption.keyless:
+        return False
     population = Population(scenario)
     try:
         original = _shape(population)
@@ -41,48 +45,63 @@ def _shape(population: Population) -> tuple[int, int, int]:
     return int(channels), int(height), int(width)
 
 
-def view(scenario: Scenario) -> ProviderView:
-    """What the provider is told, and a check of all that the scenario names.
+def check(scenario: Scenario) -> None:
+    """Find all that is wrong with a settled scenario before anything is started.
 
     Raises:
         ScenarioError: with every problem found: unknown cipher, model or data set, parameters that
             do not fit, more participants than images, a GPU that is not there.
         DataError: the data cannot be read.
+        TransformationError: a bundle that does not fit the data.
     """
     problems = engine.check(scenario)
     if scenario.data.name not in NAMES:
         problems.append(f"data.name = {scenario.data.name!r}; known are {', '.join(NAMES)}")
-    if scenario.model.name not in models.names():
+    if scenario.uploads and scenario.model.name not in models.names():
         known = ", ".join(models.names())
         problems.append(f"model.name = {scenario.model.name!r}; known are {known}")
     problems += _augmentation_problems(scenario)
+    awaited = scenario.encryption.keyless and scenario.transformation.bundle is None
+    if awaited:
+        problems += _third_party_problems(scenario)
     population = Population(scenario)
+    cipher = None
     try:
-        cipher = population.cipher
+        cipher = None if awaited else population.cipher
     except CipherError as error:
         problems.append(f"encryption: {error}")
     if problems:
         raise ScenarioError(problems)
-    dataset = population.dataset
     original = _shape(population)
     try:
         population.partitions  # noqa: B018  (finds more participants than images)
-        shape = cipher.output_shape(*original)
+        shape = cipher.output_shape(*original) if cipher is not None else original
     except (DataError, CipherError) as error:
         raise ScenarioError(str(error)) from None
     if shape != original and (scenario.clients.plain_fraction or PLAIN in scenario.conditions()):
         raise ScenarioError(
-            f"cipher {cipher.name} turns {original} images into {shape}, so one model cannot take "
-            "both: leave 'plain' out of inference.queries and set clients.plain_fraction to 0"
+            f"encryption.cipher = {scenario.encryption.cipher!r} turns {original} images into "
+            f"{shape}, so one model cannot take both: leave 'plain' out of inference.queries and "
+            "set clients.plain_fraction to 0"
         )
-    _check_trainable(scenario, shape, len(dataset.classes))
+    classes = population.dataset.classes
+    if isinstance(cipher, Transformation):
+        cipher.require_classes(classes)
+    if scenario.uploads:
+        _check_trainable(scenario, shape, len(classes))
+
+
+def view(scenario: Scenario) -> ProviderView:
+    """What the provider is told of a scenario that :func:`check` found to be in order."""
+    population = Population(scenario)
+    cipher = population.cipher
     return ProviderView(
         scenario_hash=scenario.hash(),
         seed=scenario.seed,
         participants=scenario.clients.count,
         outsiders=scenario.clients.query_only,
-        classes=dataset.classes,
-        shape=shape,
+        classes=population.dataset.classes,
+        shape=cipher.output_shape(*_shape(population)),
         cipher=cipher.name,
         cipher_params=dict(cipher.params()),
         plain_uploads=bool(population.plain),
@@ -95,6 +114,15 @@ def view(scenario: Scenario) -> ProviderView:
         server=scenario.server,
         quorum=scenario.quorum(),
     )
+
+
+def _third_party_problems(scenario: Scenario) -> Iterable[str]:
+    """What a third party could not train."""
+    try:
+        third_party.configuration(scenario)
+        third_party.training_config(scenario, scenario.transformation.epochs)
+    except TrainingError as error:
+        yield f"transformation: {error}"
 
 
 def _augmentation_problems(scenario: Scenario) -> Iterable[str]:

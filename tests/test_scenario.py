@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from fedenc.errors import ScenarioError
 from fedenc.scenario import ProviderView, Scenario, load, parse
 
+KEYLESS = {"encryption": {"cipher": "transformation"}}
+
 
 def problems(values: dict[str, Any]) -> list[str]:
     with pytest.raises(ScenarioError) as error:
@@ -86,6 +88,21 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
         ({"inference": {"queries": ["plain", "plain"]}}, "twice"),
         ({"encryption": {"views": 2, "keys": "same"}}, "encryption.views = 2"),
         ({"server": {"min_clients": 21}}, "never be reached"),
+        ({"inference": {"queries": ["plain", "foreign"]}}, "only encryption.cipher"),
+        (KEYLESS | {"inference": {"queries": ["same-key"]}}, "no keys"),
+        (
+            KEYLESS
+            | {"inference": {"queries": ["foreign"]}, "transformation": {"answers": "central"}},
+            "transformation.answers",
+        ),
+        (
+            KEYLESS | {"inference": {"queries": ["foreign"]}, "transformation": {"foreign": False}},
+            "transformation.foreign = true",
+        ),
+        ({"encryption": {"cipher": "transformation", "views": 2}}, "all views"),
+        ({"encryption": {"cipher": "transformation", "block_size": 4}}, "sets block_size"),
+        (KEYLESS | {"clients": {"plain_fraction": 0.5}}, "needs no uploads"),
+        (KEYLESS | {"faults": {"die": 1}}, "needs no uploads"),
         ({"faults": {"die": 11, "raise": 10}}, "strike 21 participants"),
     ],
 )
@@ -100,7 +117,7 @@ def test_contradictions_come_at_once() -> None:
 
 def test_unknown_keys_of_every_section_are_errors() -> None:
     sections = [name for name, value in Scenario().dump().items() if isinstance(value, dict)]
-    assert len(problems({name: {"no_such_key": 1} for name in sections})) == len(sections) == 10
+    assert len(problems({name: {"no_such_key": 1} for name in sections})) == len(sections) == 11
 
 
 @pytest.mark.parametrize(
@@ -190,6 +207,30 @@ def test_default_conditions_follow_cipher_and_policy() -> None:
         if cipher == "pixel":
             expected |= {"encrypted"} | ({"same-key"} if keys != "image" else set())
         assert set(conditions) == expected
+
+
+def test_conditions_without_keys() -> None:
+    central = {"transformation": {"answers": "central"}}
+    alone = {"transformation": {"foreign": False}}
+    assert parse(KEYLESS).conditions() == ("plain", "encrypted", "foreign")
+    assert parse(KEYLESS | alone).conditions() == ("plain", "encrypted")
+    assert parse(KEYLESS | central).conditions() == ("plain", "encrypted")
+    assert not parse(KEYLESS).uploads
+    assert parse(KEYLESS | central).uploads
+    assert parse({}).uploads
+
+
+def test_the_third_party_leaves_images_to_those_who_upload() -> None:
+    assert parse(KEYLESS).transformation.share() == 1
+    assert parse({"transformation": {"answers": "central"}}).transformation.share() == 0.5
+    assert parse({"transformation": {"fraction": 0.2}}).transformation.share() == 0.2
+
+
+def test_where_a_bundle_lies_is_not_part_of_the_experiment() -> None:
+    here, there = ({"transformation": {"bundle": path}} for path in ("a", "b"))
+    assert parse(KEYLESS | here).hash() == parse(KEYLESS | there).hash()
+    other = {"transformation": {"bundle": "a", "digest": "0" * 64}}
+    assert parse(KEYLESS | here).hash() != parse(KEYLESS | other).hash()
 
 
 def test_counts_that_follow() -> None:

@@ -22,7 +22,7 @@ def test_a_run_writes_down_all_that_the_contract_names(simulate: Simulate) -> No
         "encryption.keys='client'",
         "clients.query_only=2",
         "clients.plain_fraction=0.34",
-        more=("--baselines",),
+        more=("--baselines", "--tensorboard"),
     )
     assert done.code == 0, done.err
     result = done.result
@@ -49,6 +49,7 @@ def test_a_run_writes_down_all_that_the_contract_names(simulate: Simulate) -> No
     assert sum(row["correct_plain"] for row in rows[:6]) == round(
         result["accuracy"]["plain"]["overall"] * 48
     )
+    assert any("events" in path.name for path in (done.folder / "tensorboard").iterdir())
     assert (done.folder / "model.safetensors").stat().st_size > 100_000
     assert "upload" in (done.folder / "log.txt").read_text()
     for word in ("participants", "plain", "encrypted", "same-key", "outsiders", str(done.folder)):

@@ -25,9 +25,11 @@ class MeanPredictor:
     def __init__(self) -> None:
         self.batches = 0
 
-    def predict(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def predict(
+        self, images: npt.NDArray[np.uint8], *, foreign: bool = False
+    ) -> npt.NDArray[np.float32]:
         self.batches += 1
-        return expected(images)
+        return -expected(images) if foreign else expected(images)
 
 
 def expected(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -51,7 +53,10 @@ def counts(i: int, **changes: Any) -> dict[str, Any]:
 class Asking:
     """One node a participant; what comes back for some of them is replaced."""
 
-    def __init__(self, **replaced: dict[int, Any]) -> None:
+    def __init__(
+        self, conditions: Sequence[str] = ("plain", "encrypted"), **replaced: dict[int, Any]
+    ) -> None:
+        self.conditions = conditions
         self.replaced = replaced
         self.received: dict[int, dict[str, npt.NDArray[Any]]] = {}
 
@@ -64,7 +69,8 @@ class Asking:
             return [(0.1, answer([node], scores={str(node): entry}))]
         if isinstance(special, dict):
             return [(0.1, answer([node], **special))]
-        return [(0.1, answer([node], queries(node) if special is None else special))]
+        shards = queries(node, self.conditions) if special is None else special
+        return [(0.1, answer([node], shards))]
 
 
 def ask(
@@ -94,7 +100,8 @@ def test_everybody_is_answered_and_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert predictor.batches == 5
 
 
-def test_scores_go_back_in_the_order_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+def watched_scores(monkeypatch: pytest.MonkeyPatch) -> dict[str, RecordDict]:
+    """What every node is sent to score, filled in as it happens."""
     received: dict[str, RecordDict] = {}
     push = Exchange._push
 
@@ -104,12 +111,29 @@ def test_scores_go_back_in_the_order_of_the_queries(monkeypatch: pytest.MonkeyPa
         push(self, request)
 
     monkeypatch.setattr(Exchange, "_push", watch)
+    return received
+
+
+def test_scores_go_back_in_the_order_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = watched_scores(monkeypatch)
     ask(monkeypatch, Asking())
     for i in range(5):
         scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
         assert scores.keys() == {"plain", "encrypted"}
         for shard in queries(i):
             np.testing.assert_array_equal(scores[shard.manifest.purpose], expected(shard.images))
+
+
+def test_foreign_queries_go_to_the_other_classifier(monkeypatch: pytest.MonkeyPatch) -> None:
+    received = watched_scores(monkeypatch)
+    conditions = ("encrypted", "foreign")
+    _, predictor, _ = ask(monkeypatch, Asking(conditions), conditions=conditions)
+    assert predictor.batches == 2 * 5
+    for i in range(5):
+        scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
+        encrypted, foreign = queries(i, conditions)
+        np.testing.assert_array_equal(scores["encrypted"], expected(encrypted.images))
+        np.testing.assert_array_equal(scores["foreign"], -expected(foreign.images))
 
 
 def test_only_members_and_outsiders_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,67 @@
+"""Protect image files with the shared transformation network, as a participant does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from fedenc.ciphers import imagefile
+from fedenc.errors import DataError, FedencError, TransformationError
+from fedenc.transformation.bundle import Transformation
+
+_TOGETHER = 256  # files held in memory at a time
+
+
+@dataclass(frozen=True)
+class Report:
+    """How many files were written, and one line for each that was not."""
+
+    written: int
+    failures: tuple[str, ...]
+
+
+def protect(network: Transformation, source: Path, target: Path) -> Report:
+    """Write a protected PNG for every image file.
+
+    Args:
+        network: takes images of one size only; they are not resized.
+        source: a PNG, WebP, BMP or JPEG file, or a folder, searched with all its folders.
+        target: a folder that does not exist or is empty; gets the same names, ending in .png.
+
+    Raises:
+        DataError: no image file in ``source``, or ``target`` is in use.
+    """
+    if target.is_file() or (target.is_dir() and any(target.iterdir())):
+        raise DataError(f"{target} is in use; name a new folder for the protected images")
+    root = source if source.is_dir() else source.parent
+    found = sorted(root.rglob("*")) if source.is_dir() else [source]
+    files = [path for path in found if path.suffix.lower() in imagefile.READABLE]
+    if not files:
+        raise DataError(
+            f"there is no image file in {source}; expected {', '.join(imagefile.READABLE)}"
+        )
+    written, failures = 0, []
+    for start in range(0, len(files), _TOGETHER):
+        read = []
+        for path in files[start : start + _TOGETHER]:
+            try:
+                read.append((path, _fitting(network, path)))
+            except FedencError as error:
+                failures.append(f"{path}: {error}")
+        if not read:
+            continue
+        protected = network.protect(torch.stack([image for _, image in read]))
+        for (path, _), image in zip(read, protected, strict=True):
+            imagefile.write(target / path.relative_to(root).with_suffix(".png"), image, "RGB")
+            written += 1
+    return Report(written, tuple(failures))
+
+
+def _fitting(network: Transformation, path: Path) -> torch.Tensor:
+    image, mode = imagefile.read(path)
+    if mode == "L":
+        raise TransformationError("is gray; convert it to RGB")
+    network.output_shape(*image.shape)
+    return image

@@ -1,0 +1,217 @@
+"""The trusted third party of a simulation: it trains the shared transformation network.
+
+It owns images of its own, hands ``h`` to every participant and its classifiers to the provider, and
+then leaves. Bundles that were trained before take its place.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from clients.simulated import Population
+from fedenc.data import Split
+from fedenc.errors import ScenarioError
+from fedenc.files import write_atomically
+from fedenc.scenario import FOREIGN, Scenario, Transformation
+from fedenc.training.checkpoint import CONFIG, WEIGHTS, weights_sha256
+from fedenc.training.config import TrainingConfig
+from fedenc.training.loop import Progress
+from fedenc.training.recipes import recipe
+from fedenc.transformation import bundle
+from fedenc.transformation.config import TransformationConfig
+from fedenc.transformation.measure import measure
+from fedenc.transformation.pictures import compare
+from fedenc.transformation.share import third_party
+from fedenc.transformation.third_party import train
+from server.app import Event, Given
+
+Report = Callable[[Event], None]
+
+# Not a bundle's to decide: where it is, what is done with it, and a path of the third party's
+_CHOSEN_NOW = {"bundle", "digest", "answers", "feature_weights"}
+
+PRESET = "ito2021-photos"  # what a third party trains if it is not told
+REPORT, PICTURES = "report.json", "pictures.png"
+_MEASURED, _SHOWN = 10_000, 10  # test images
+
+
+def settle(scenario: Scenario) -> Scenario:
+    """The scenario with what its bundle, if it names one, decides.
+
+    Raises:
+        TransformationError: the bundle is missing or damaged, or not the one expected.
+        ScenarioError: the scenario sets what the bundle has decided, to something else.
+    """
+    settings = scenario.transformation
+    if not scenario.encryption.keyless or settings.bundle is None:
+        return scenario
+    network = Population(scenario).cipher
+    assert isinstance(network, bundle.Transformation)
+    decided = network.info["data"].get("settings", {})
+    chosen = settings.model_dump(include=settings.model_fields_set - _CHOSEN_NOW, mode="json")
+    problems = [
+        f"transformation.{key} = {value!r}, but the bundle {settings.bundle} was made with "
+        f"{decided[key]!r}; leave it out, or leave out transformation.bundle to train another"
+        for key, value in chosen.items()
+        if key in decided and value != decided[key]
+    ]
+    if problems:
+        raise ScenarioError(problems)
+    known = settings.model_dump(mode="json") | decided | {"digest": network.digest}
+    return scenario.model_copy(update={"transformation": Transformation.model_validate(known)})
+
+
+def training_config(scenario: Scenario, epochs: int | None) -> TrainingConfig:
+    """The third party's recipe, for classifier or network.
+
+    Raises:
+        TrainingError: a recipe, a value or an augmentation that does not exist.
+    """
+    s = scenario.transformation
+    changes = {"epochs": epochs, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
+    return recipe(
+        s.recipe,
+        scale=s.scale,
+        augmentation=s.augmentation,
+        precision=scenario.training.precision,
+        **{name: value for name, value in changes.items() if value is not None},
+    )
+
+
+def configuration(scenario: Scenario) -> TransformationConfig:
+    """What the third party is to train.
+
+    Raises:
+        TrainingError: values that do not fit together.
+    """
+    s = scenario.transformation
+    return TransformationConfig(
+        method=s.method,
+        alpha=s.alpha,
+        widths=s.widths,
+        features=s.features,
+        feature_weights=s.feature_weights,
+        classifier=s.classifier,
+        foreign=s.foreign,
+    )
+
+
+def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
+    """Train the third party's bundle into ``folder``, going on where an earlier run stopped, and
+    measure it on test images, which it draws before and after protection.
+
+    Returns:
+        What was measured: see :func:`fedenc.transformation.measure.measure`.
+
+    Raises:
+        FedencError: data, feature weights or training that fail.
+    """
+    settings, dataset = scenario.transformation, Population(scenario).dataset
+    mine, _ = third_party(dataset.train.labels, settings.share(), scenario.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def show(phase: str, p: Progress) -> None:
+        text = f"epoch {p.epoch}/{p.epochs}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s"
+        report(Event(f"third party: {phase}", p.step, p.steps, text))
+
+    train(
+        torch.from_numpy(dataset.train.images[mine]),
+        torch.from_numpy(dataset.train.labels[mine]),
+        dataset.classes,
+        config=configuration(scenario),
+        training=training_config(scenario, settings.epochs),
+        classifier_training=training_config(scenario, settings.classifier_epochs),
+        seed=scenario.seed,
+        device=device,
+        folder=folder,
+        data={
+            "name": dataset.name,
+            "fraction": settings.share(),
+            "seed": scenario.seed,
+            "images": len(mine),
+            "of": len(dataset.train.labels),
+            "settings": _decided(scenario),
+        },
+        report=show,
+    )
+    return _measured(folder, dataset.test, device)
+
+
+def _measured(folder: Path, test: Split, device: torch.device) -> dict[str, Any]:
+    """Measure a bundle, and write report and pictures beside it, for the third party alone."""
+    if (folder / REPORT).exists():
+        return _read(folder / REPORT)
+    network = bundle.load_transformation(folder)
+    images, labels = (torch.from_numpy(np.array(part)) for part in (test.images, test.labels))
+    has_foreign = (folder / bundle.PROVIDER / "foreign.json").exists()
+    measured = measure(
+        network,
+        bundle.load_classifier(folder)[0],
+        images[:_MEASURED],
+        labels[:_MEASURED],
+        foreign=bundle.load_classifier(folder, stem=bundle.FOREIGN)[0] if has_foreign else None,
+        device=device,
+    )
+    shown = images[:_SHOWN]
+    compare(shown, [(_label(network), network.protect(shown))]).save(folder / PICTURES)
+    text = json.dumps(measured, indent=2, allow_nan=False)
+    write_atomically(folder / REPORT, text.encode() + b"\n")
+    return measured
+
+
+def _read(report: Path) -> dict[str, Any]:
+    known: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+    return known
+
+
+def _label(network: bundle.Transformation) -> str:
+    return f"alpha {network.info['config']['alpha']:g}" if network.method == "unet" else "GAN-based"
+
+
+def facts(scenario: Scenario) -> dict[str, Any]:
+    """What a result tells of the network: its public facts, and what the third party measured."""
+    folder = Path(str(scenario.transformation.bundle))
+    network = bundle.load_transformation(folder)
+    report = folder / REPORT
+    measured = _read(report) if report.exists() else None
+    return {"network": dict(network.info), "digest": network.digest, "measured": measured}
+
+
+def bundled(scenario: Scenario, folder: Path, report: Report) -> Scenario:
+    """The scenario with a bundle that the third party trains for it into ``folder``."""
+    make(scenario, folder, report)
+    settings = scenario.transformation.model_copy(update={"bundle": str(folder)})
+    return scenario.model_copy(update={"transformation": settings})
+
+
+def given(scenario: Scenario) -> Given | None:
+    """The classifiers that the third party hands to the provider; None where it trains its own.
+
+    Raises:
+        TransformationError: they are missing.
+    """
+    if scenario.uploads:
+        return None
+    folder = Path(str(scenario.transformation.bundle)) / bundle.PROVIDER
+    files, sha256 = _files(folder, bundle.PSI)
+    asked = FOREIGN in scenario.conditions()
+    return Given(files, sha256, _files(folder, bundle.FOREIGN)[0] if asked else None)
+
+
+def _files(folder: Path, stem: str) -> tuple[dict[str, bytes], str]:
+    network, _ = bundle.load_classifier(folder, stem=stem)
+    files = {
+        WEIGHTS: (folder / f"{stem}.safetensors").read_bytes(),
+        CONFIG: (folder / f"{stem}.json").read_bytes(),
+    }
+    return files, weights_sha256(network)
+
+
+def _decided(scenario: Scenario) -> dict[str, Any]:
+    """What a bundle records of the scenario it was made for."""
+    settings = scenario.transformation.model_dump(mode="json", exclude=_CHOSEN_NOW)
+    return settings | {"fraction": scenario.transformation.share()}
