@@ -94,9 +94,10 @@ def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> 
             table.add_row(text, f"{accuracy:.1%}")
     console.print()
     console.print(table)
+    psnr = inf if measured["psnr"] is None else measured["psnr"]
     console.print(
         f"SSIM between plain and protected: {measured['ssim_uniform7']:.3f} (uniform 7×7), "
-        f"{measured['ssim_gaussian11']:.3f} (Gaussian 11×11); PSNR {measured['psnr'] or inf:.1f} dB",
+        f"{measured['ssim_gaussian11']:.3f} (Gaussian 11×11); PSNR {psnr:.1f} dB",
         highlight=False,
     )
     if measured["collapse"]["collapsed"]:
@@ -148,11 +149,10 @@ def _protection(result: Mapping[str, Any]) -> str:
         settings = result["scenario"]["transformation"]
         how = f"α = {settings['alpha']:g}" if settings["method"] == "unet" else "GAN-based"
         measured = shared.get("measured")
-        ssim = f", SSIM to the plain image {measured['ssim_uniform7']:.2f}" if measured else ""
-        warning = (
-            "; COLLAPSED, see result.json" if measured and measured["collapse"]["collapsed"] else ""
-        )
-        return f"shared transformation network, {how}{ssim}, no keys{warning}"
+        if measured is not None:
+            how += f", SSIM to the plain image {measured['ssim_uniform7']:.2f}"
+            how += "; COLLAPSED, see result.json" * measured["collapse"]["collapsed"]
+        return f"shared transformation network, no keys, {how}"
     keys = {
         "same": "one key for everybody",
         "client": "one key a participant",

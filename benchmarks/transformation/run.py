@@ -33,7 +33,7 @@ from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress, fit
 from fedenc.training.predict import predict
 from fedenc.training.recipes import recipe
-from fedenc.transformation.bundle import Transformation, load_classifier, load_transformation
+from fedenc.transformation.bundle import load_classifier, load_transformation
 from fedenc.transformation.config import FEATURES, TransformationConfig
 from fedenc.transformation.cost import cost
 from fedenc.transformation.measure import measure
