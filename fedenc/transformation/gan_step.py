@@ -49,7 +49,6 @@ class GanConfig:
     fill: int = 0  # 0..255: value of pixels that augmentation uncovers
     validation: float = 0.0  # fraction held out and reported on; the last weights are kept
     precision: str = "auto"  # fp32, bf16 (autocast), or bf16 where the hardware computes in it
-    channels_last: bool = True
 
     def __post_init__(self) -> None:
         problems = [
@@ -87,7 +86,6 @@ _SHARED = (
     "fill",
     "validation",
     "precision",
-    "channels_last",
 )
 
 
@@ -120,9 +118,8 @@ class GanStepper:
             self.generator = build_generator(widths)
             self.inverse = build_generator(widths)
             self.discriminator = Discriminator(self.generator.widths)
-        layout = torch.channels_last if config.channels_last else torch.contiguous_format
         for network in (classifier, *self.networks().values()):
-            network.to(device, memory_format=layout).eval()  # type: ignore[call-overload]
+            network.to(device).eval()
         self.classifier = classifier
         self._makers = [*self.generator.parameters(), *self.inverse.parameters()]
         self._judges = list(self.discriminator.parameters())
@@ -147,7 +144,8 @@ class GanStepper:
     def step(self, images: Tensor, labels: Tensor, targets: Tensor, *, rate: float) -> Measured:
         """Train on uint8 B×3×H×W images with int64 B labels and B unpaired targets."""
         config = self.config
-        plain, wanted = self._floats(images), self._floats(targets)
+        # Channels stay first: normalisation an image at a time would put them there anyway.
+        plain, wanted = images.float() / 255, targets.float() / 255
         with autocast(self.precision, self.device):
             protected = self.generator(plain)
             judged = self.discriminator(protected).float()
@@ -180,10 +178,6 @@ class GanStepper:
             group["lr"] = rate
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
-
-    def _floats(self, images: Tensor) -> Tensor:
-        layout = torch.channels_last if self.config.channels_last else torch.contiguous_format
-        return images.contiguous(memory_format=layout).float() / 255
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and Adam's moments, for a checkpoint."""
