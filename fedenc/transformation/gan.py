@@ -8,7 +8,6 @@ residual blocks, as that paper uses for its smallest images.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +57,7 @@ class Generator(nn.Module):
                 f"a generator has widths {tuple(widths)} and {blocks} blocks; expected one to "
                 f"{LEVELS} positive widths, and no fewer than 0 blocks"
             )
-        self.widths, self.blocks = tuple(widths), blocks
+        self.widths = tuple(widths)
         pairs = list(zip(self.widths, self.widths[1:], strict=False))
         layers: list[nn.Module] = [
             nn.Conv2d(3, self.widths[0], 7, padding=3, padding_mode="reflect", bias=False),
@@ -73,10 +72,6 @@ class Generator(nn.Module):
         layers.append(nn.Conv2d(self.widths[0], 3, 7, padding=3, padding_mode="reflect"))
         self.layers = nn.Sequential(*layers)
         _initialise(self)
-
-    def architecture(self) -> dict[str, Any]:
-        """The arguments that build it again, as JSON values."""
-        return {"widths": list(self.widths), "blocks": self.blocks}
 
     def forward(self, images: Tensor) -> Tensor:
         check_size(self.widths, *images.shape[-2:])

@@ -11,7 +11,6 @@ from torch import nn
 from fedenc.training import rng
 from fedenc.transformation import bundle
 from fedenc.transformation.cost import cost
-from fedenc.transformation.gan import build_generator
 
 
 def saved(folder: Path, method: str, architecture: dict[str, Any]) -> bundle.Transformation:
@@ -59,9 +58,7 @@ def test_cost_is_what_the_layers_say(
 
 
 def test_a_gan_fits_a_bundle(tmp_path: Path) -> None:
-    architecture = build_generator((4, 8, 8, 16)).architecture()
-    assert architecture == {"widths": [4, 8, 8], "blocks": 6}
-    transformation = saved(tmp_path, "gan", architecture)
+    transformation = saved(tmp_path, "gan", {"widths": [4, 8, 8]})
     generator = torch.Generator().manual_seed(1)
     images = torch.randint(0, 256, (20, 3, 16, 24), dtype=torch.uint8, generator=generator)
     protected = transformation.protect(images)
