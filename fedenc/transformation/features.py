@@ -46,15 +46,27 @@ class Source:
 
 
 class Features(nn.Module):
-    """float N×3×H×W images in [0, 1] to feature maps. Frozen, and always in evaluation mode."""
+    """float N×3×H×W images in [0, 1] to feature maps. Frozen, and always in evaluation mode.
+
+    ``shared`` is how many of the first layers of ψ's body they are: who has ψ look at an image, has
+    their result. 0: they are not ψ's.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(
-        self, layers: nn.Module, mean: Tensor, std: Tensor, *, name: str, origin: str
+        self,
+        layers: nn.Module,
+        mean: Tensor,
+        std: Tensor,
+        *,
+        name: str,
+        origin: str,
+        shared: int = 0,
     ) -> None:
         super().__init__()
+        self.shared = shared
         self.layers = layers
         self.register_buffer("mean", mean.detach().clone().view(-1, 1, 1))
         self.register_buffer("std", std.detach().clone().view(-1, 1, 1))
@@ -112,7 +124,8 @@ def _of_classifier(psi: Network) -> Features:
         )
     layers = copy.deepcopy(nn.Sequential(*list(psi.body.children())[:count]))
     origin = f"psi, first {count} layers"
-    return Features(layers, psi.input.mean, psi.input.std, name="classifier", origin=origin)
+    mean, std = psi.input.mean, psi.input.std
+    return Features(layers, mean, std, name="classifier", origin=origin, shared=count)
 
 
 def _download() -> tuple[Mapping[str, Tensor], str]:

@@ -18,7 +18,8 @@ class Objective(Network):
     loss is the paper's L = CE(ψ(h(x)), y) − α·MSE(φ(h(x)), φ(x)). It can be negative.
 
     Only h is trained and has a state. ψ and φ are copies that belong to the loss: they stay in
-    evaluation mode, take no gradient, and go along to the device.
+    evaluation mode, take no gradient, and go along to the device. A φ that is the beginning of ψ is
+    computed with it.
 
     Args:
         h: float N×3×H×W in [0, 1] to the same; train it with normalisation "none".
@@ -38,6 +39,10 @@ class Objective(Network):
         self._frozen = copy.deepcopy(frozen)
         self._frozen[0].eval().requires_grad_(False)
         self._penalty: Tensor | None = None
+        self._seen: list[Tensor] = []  # φ(h(x)), where ψ comes by it
+        if features is not None and features.shared:
+            last = list(self._frozen[0].body.children())[features.shared - 1]
+            last.register_forward_hook(self._see)
 
     @property
     def h(self) -> nn.Module:
@@ -51,14 +56,17 @@ class Objective(Network):
         psi, features = self._frozen
         x = self.input(images)
         y = self.h(x)
+        logits: Tensor = psi(255 * y)
         if features is not None:
             with torch.no_grad():
                 plain = features(x)
+            protected = self._seen.pop() if features.shared else features(y)
             # In float32: a mean over a million bfloat16 squares would keep two digits.
-            distance = F.mse_loss(features(y).float(), plain.float())
-            self._penalty = -self.alpha * distance
-        logits: Tensor = psi(255 * y)
+            self._penalty = -self.alpha * F.mse_loss(protected.float(), plain.float())
         return logits
+
+    def _see(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        self._seen = [output]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Objective":
         for module in self._frozen:

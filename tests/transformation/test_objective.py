@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -132,13 +133,42 @@ def test_without_alpha_the_features_are_not_even_computed():
     assert model.penalty() is None
 
 
+def foreign_features(classifier) -> features.Features:
+    """The same layers, as if they were not the classifier's."""
+    phi = features.load("classifier", classifier)
+    phi.shared = 0
+    return phi
+
+
 def test_the_plain_images_features_take_no_gradient():
-    model = objective()
-    _, phi = model._frozen
-    wanted = []
-    phi.register_forward_pre_hook(lambda module, inputs: wanted.append(torch.is_grad_enabled()))
-    model(examples()[0])
-    assert sorted(wanted) == [False, True]
+    for load, expected in (
+        (foreign_features, [False, True]),
+        (partial(features.load, "classifier"), [False]),
+    ):
+        model = Objective(UNet((4, 8)), psi(), load(psi()), alpha=1.0, name="t")
+        _, phi = model._frozen
+        wanted = []
+        note = partial(lambda found, *_: found.append(torch.is_grad_enabled()), wanted)
+        phi.register_forward_pre_hook(note)
+        model(examples()[0])
+        assert sorted(wanted) == expected
+
+
+@pytest.mark.parametrize("name", models.names())
+def test_features_that_the_classifier_computes_anyway_are_the_same_features(name):
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    classifier = models.build(name, channels=3, classes=4, size=(32, 32), seed=5).eval()
+    gradients, penalties = [], []
+    for phi in (features.load("classifier", classifier), foreign_features(classifier)):
+        with rng.seeded(0, "test objective"):
+            h = UNet((4, 8))
+        model = Objective(h, classifier, phi, alpha=1.0, name="t")
+        loss = F.cross_entropy(model(images), torch.arange(4)) + model.penalty()
+        loss.backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in h.parameters()]))
+        penalties.append(model.penalty().item())
+    assert penalties[0] == pytest.approx(penalties[1], rel=1e-5)
+    assert torch.nn.functional.cosine_similarity(*gradients, dim=0) > 0.999
 
 
 def test_the_validation_loss_is_the_methods_loss_and_picks_the_weights():
