@@ -111,7 +111,7 @@ class Transformation(_Section):
     epochs: Count | None = None  # of the network; None: the recipe's
     classifier_epochs: Count | None = None
     batch_size: Count | None = None
-    learning_rate: Positive | None = None
+    learning_rate: Positive | None = None  # the network's highest
     augmentation: str = "crop-flip"
 
     def share(self) -> float:

@@ -65,14 +65,16 @@ def settle(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"transformation": Transformation.model_validate(known)})
 
 
-def training_config(scenario: Scenario, epochs: int | None) -> TrainingConfig:
-    """The third party's recipe, for classifier or network.
+def training_config(
+    scenario: Scenario, epochs: int | None, learning_rate: float | None = None
+) -> TrainingConfig:
+    """The third party's recipe, for classifier or network; None: the recipe's own value.
 
     Raises:
         TrainingError: a recipe, a value or an augmentation that does not exist.
     """
     s = scenario.transformation
-    changes = {"epochs": epochs, "batch_size": s.batch_size, "learning_rate": s.learning_rate}
+    changes = {"epochs": epochs, "batch_size": s.batch_size, "learning_rate": learning_rate}
     return recipe(
         s.recipe,
         scale=s.scale,
@@ -123,7 +125,7 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
         torch.from_numpy(dataset.train.labels[mine]),
         dataset.classes,
         config=configuration(scenario),
-        training=training_config(scenario, settings.epochs),
+        training=training_config(scenario, settings.epochs, settings.learning_rate),
         classifier_training=training_config(scenario, settings.classifier_epochs),
         seed=scenario.seed,
         device=device,
@@ -156,7 +158,7 @@ def _measured(folder: Path, test: Split, device: torch.device) -> dict[str, Any]
         foreign=bundle.load_classifier(folder, stem=bundle.FOREIGN)[0] if has_foreign else None,
         device=device,
     )
-    shown = images[:_SHOWN]
+    shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
     compare(shown, [(_label(network), network.protect(shown))]).save(folder / PICTURES)
     text = json.dumps(measured, indent=2, allow_nan=False)
     write_atomically(folder / REPORT, text.encode() + b"\n")

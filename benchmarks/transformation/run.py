@@ -62,8 +62,8 @@ class Bench:
             self.images, self.labels = self.images[chosen], self.labels[chosen]
         held_out = 0.05 if given.data == "cifar100" else 0.1
         common = {"augmentation": "crop-flip", "validation": held_out}
-        self.psi_config = recipe("ito", scale=given.scale, **common)
-        self.h_config = recipe("ito", scale=given.network_scale or given.scale, **common)
+        self.psi_config = recipe(given.recipe, scale=given.scale, **common)
+        self.h_config = recipe(given.recipe, scale=given.network_scale or given.scale, **common)
         self.options = {
             "widths": tuple(given.widths),
             "features": given.features,
@@ -320,7 +320,8 @@ def main() -> None:
     parser.add_argument("--alphas", nargs="*", type=float, default=list(PAPER_ALPHAS))
     parser.add_argument("--others", nargs="*", choices=(*KEYED, "gan"), default=[*KEYED, "gan"])
     parser.add_argument("--images", type=int, help="train on so many; default: all")
-    parser.add_argument("--scale", type=float, default=1.0, help="of the recipe's 200 epochs")
+    parser.add_argument("--recipe", choices=("ito", "ito-short"), default="ito")
+    parser.add_argument("--scale", type=float, default=1.0, help="of the recipe's epochs")
     parser.add_argument("--network-scale", type=float, help="the same, for networks; default: same")
     parser.add_argument("--widths", nargs="+", type=int, default=[64, 128, 256, 512, 1024])
     parser.add_argument("--features", choices=FEATURES, default=FEATURES[0])

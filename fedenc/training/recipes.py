@@ -38,6 +38,17 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
         ),
         # Ito, Kinoshita & Kiya 2021, §IV; a tenth held out, as for CIFAR-10 (CIFAR-100: 0.05)
         "ito": replace(_SKK, validation=0.1, normalisation="imagenet"),
+        # the same for runs of a few epochs: without a rise to it, the published rate drives the
+        # sigmoid of a transformation network to where it has no gradient, and nothing is learned
+        "ito-short": replace(
+            _SKK,
+            epochs=12,
+            learning_rate=0.05,
+            schedule="onecycle",
+            milestones=(),
+            validation=0.1,
+            normalisation="imagenet",
+        ),
         # Chuman & Kiya 2021. "Maximum learning rate 0.0005" as printed; 0.1 may have been meant
         "chuman": TrainingConfig(
             epochs=250,
