@@ -1,8 +1,28 @@
-"""From a scenario's training section to the library's configuration."""
+"""From a scenario's sections to the library's network and training configuration."""
 
-from fedenc.scenario import Augmentation, Training
+from fedenc import models
+from fedenc.models.network import Network
+from fedenc.scenario import Augmentation, Model, Training
 from fedenc.training.config import TrainingConfig
 from fedenc.training.recipes import recipe
+
+
+def network(model: Model, shape: tuple[int, int, int], classes: int, seed: int) -> Network:
+    """The scenario's network, untrained, for images of ``shape`` (C, H, W).
+
+    Raises:
+        TrainingError: a name that does not exist, or parts that do not fit.
+    """
+    channels, height, width = shape
+    return models.build(
+        model.name,
+        channels=channels,
+        classes=classes,
+        size=(height, width),
+        input=model.input,
+        adapter=model.adapter,
+        seed=seed,
+    )
 
 
 def training_config(

@@ -20,7 +20,6 @@ import numpy.typing as npt
 import ray
 import torch
 
-from fedenc import models
 from fedenc.errors import EngineError, TrainingError
 from fedenc.models.network import Network
 from fedenc.scenario import ProviderView, Server
@@ -28,7 +27,7 @@ from fedenc.training.checkpoint import load_model, save_model
 from fedenc.training.loop import Progress, Run, fit
 from fedenc.training.predict import predict
 from server.pool import Pool
-from server.recipe import server_method, training_config
+from server.recipe import network, server_method, training_config
 
 RESOURCE = "trainer"  # custom Ray resource that names the machine to train on
 _START_TIMEOUT = 120.0  # seconds for Ray to place and start the actor
@@ -102,19 +101,9 @@ def begin(
     Raises:
         TrainingError: what is wanted does not fit together, or ``state`` is another run's.
     """
-    channels, height, width = view.shape
-    model = models.build(
-        view.model.name,
-        channels=channels,
-        classes=len(view.classes),
-        size=(height, width),
-        input=view.model.input,
-        adapter=view.model.adapter,
-        seed=view.seed,
-    )
     method = server_method(view.augmentation)
     return fit(
-        model,
+        network(view.model, view.shape, len(view.classes), view.seed),
         images,
         labels,
         config=training_config(view.training, view.augmentation, method=method),

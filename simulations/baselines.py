@@ -12,13 +12,12 @@ import torch
 
 from clients.participant import Labelled
 from clients.simulated import Population
-from fedenc import models
 from fedenc.data import Dataset
 from fedenc.scenario import Scenario
 from fedenc.training.loop import fit
 from fedenc.training.predict import predict
 from server.app import Event
-from server.recipe import training_config
+from server.recipe import network, training_config
 
 Report = Callable[[Event], None]
 
@@ -55,16 +54,8 @@ def _accuracy(scenario: Scenario, train: Labelled, dataset: Dataset) -> float:
     """Train as the provider would, and score the whole test set."""
     images, labels = dataset.test.images, dataset.test.labels
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    channels, height, width = train.images.shape[1:]
-    model = models.build(
-        scenario.model.name,
-        channels=channels,
-        classes=len(dataset.classes),
-        size=(height, width),
-        input=scenario.model.input,
-        adapter=scenario.model.adapter,
-        seed=scenario.seed,
-    )
+    shape = train.images.shape[1:]
+    model = network(scenario.model, shape, len(dataset.classes), scenario.seed)
     augmentation = scenario.augmentation
     methods = {"plain": augmentation.train, "encrypted": augmentation.server}
     run = fit(

@@ -9,7 +9,7 @@ from fedenc.data.augment import AUGMENTATIONS
 from fedenc.errors import CipherError, DataError, FedencError, ScenarioError, TrainingError
 from fedenc.scenario import PLAIN, ProviderView, Scenario
 from fedenc.transformation.bundle import Transformation
-from server.recipe import server_method, training_config
+from server.recipe import network, server_method, training_config
 from simulations import engine, third_party
 from simulations.secret import simulation_seed
 
@@ -137,17 +137,9 @@ def _augmentation_problems(scenario: Scenario) -> Iterable[str]:
 
 def _check_trainable(scenario: Scenario, shape: tuple[int, int, int], classes: int) -> None:
     """Build configuration and network once, so that what does not fit is told before uploads."""
-    model = scenario.model
     try:
         method = server_method(scenario.augmentation)
         training_config(scenario.training, scenario.augmentation, method=method)
-        models.build(
-            model.name,
-            channels=shape[0],
-            classes=classes,
-            size=shape[1:],
-            input=model.input,
-            adapter=model.adapter,
-        )
+        network(scenario.model, shape, classes, scenario.seed)
     except TrainingError as error:
         raise ScenarioError(str(error)) from None
