@@ -146,14 +146,15 @@ class Bench:
         )
         network = load_transformation(self._bundle(row))
         found = measure(
-            network.to(self.device),
-            load_classifier(self._bundle(row))[0].to(self.device),
+            network,
+            load_classifier(self._bundle(row))[0],
             self.test,
             self.truth,
-            foreign=self._classifier(row.classifier, row.seed + 1).to(self.device),
+            foreign=self._classifier(row.classifier, row.seed + 1),
+            device=self.device,
         )
         return {
-            "accuracy": found["accuracy"]["protected"],
+            "accuracy": found["protected_accuracy"],
             "measured": found,
             "cost": cost(network),
         }
