@@ -1,4 +1,4 @@
-"""The benchmark of transformation networks: its rows, what stands beside them, and that it resumes."""
+"""The benchmark of transformation networks: its rows, what stands beside them, and resuming."""
 
 import json
 import sys
