@@ -73,6 +73,12 @@ class Population:
         data = _shared_network(self.scenario).info["data"]
         if data["name"] != self.dataset.name:
             return np.arange(len(labels))
+        if not {"fraction", "seed"} <= data.keys():
+            raise DataError(
+                f"the bundle {settings.bundle} was trained on {self.dataset.name} and does not say "
+                "on which of its images, so participants could own some of them; take a bundle "
+                "made by `fedenc transformation train`"
+            )
         return third_party(labels, data["fraction"], data["seed"])[1]
 
     @cached_property

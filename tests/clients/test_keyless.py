@@ -23,7 +23,7 @@ TRAIN, TEST = 200, 60
 
 def bundle(folder: Path, **data: Any) -> Transformation:
     """An untrained network: it protects nothing, but it computes."""
-    facts = {"name": "numbers", "fraction": 0.5, "seed": 3} | data
+    facts = {"name": "numbers"} | (data or {"fraction": 0.5, "seed": 3})
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build("unet", {"widths": [4, 8]})
@@ -103,7 +103,7 @@ def test_a_network_of_other_data_takes_nobodys_images(tmp_path: Path) -> None:
 
 
 def test_who_uploads_nothing_owns_nothing_and_queries(tmp_path: Path) -> None:
-    bundle(tmp_path, fraction=1.0)
+    bundle(tmp_path, fraction=1.0, seed=3)
     people = Population(scenario(tmp_path))
     someone = people.participant(2)
     assert len(someone.train.labels) == 0
@@ -112,8 +112,14 @@ def test_who_uploads_nothing_owns_nothing_and_queries(tmp_path: Path) -> None:
 
 
 def test_a_third_party_that_owns_everything(tmp_path: Path) -> None:
-    bundle(tmp_path, fraction=1.0)
+    bundle(tmp_path, fraction=1.0, seed=3)
     with pytest.raises(DataError, match="leaves the participants none"):
+        Population(scenario(tmp_path, answers="central")).partitions  # noqa: B018
+
+
+def test_a_bundle_that_does_not_say_what_it_was_trained_on(tmp_path: Path) -> None:
+    bundle(tmp_path, images=10)
+    with pytest.raises(DataError, match="does not say on which"):
         Population(scenario(tmp_path, answers="central")).partitions  # noqa: B018
 
 
