@@ -16,7 +16,7 @@ from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
 from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition, Scenario
 from fedenc.transformation import bundle
-from fedenc.transformation.share import third_party
+from fedenc.transformation.share import labels_digest, third_party
 
 Indices = npt.NDArray[np.int64]
 
@@ -39,9 +39,10 @@ class Population:
     @cached_property
     def partitions(self) -> list[Indices]:
         """Indices of the training images of every uploading participant."""
-        clients, theirs = self.scenario.clients, self._participants_own
+        clients = self.scenario.clients
         if not self.scenario.uploads:
             return [np.empty(0, np.int64)] * clients.count
+        theirs = self._participants_own
         if not len(theirs):
             raise DataError(
                 f"the third party's transformation network was trained on all training images of "
@@ -70,14 +71,21 @@ class Population:
         settings = self.scenario.transformation
         if settings.bundle is None:  # it will be trained on this share
             return third_party(labels, settings.share(), self.scenario.seed)[1]
-        data = _shared_network(self.scenario).info["data"]
-        if data["name"] != self.dataset.name:
+        assert isinstance(self.cipher, bundle.Transformation)
+        data = self.cipher.info.get("data", {})
+        if data.get("name") not in (None, self.dataset.name):
             return np.arange(len(labels))
-        if not {"fraction", "seed"} <= data.keys():
+        if not {"fraction", "seed", "labels"} <= data.keys():
             raise DataError(
-                f"the bundle {settings.bundle} was trained on {self.dataset.name} and does not say "
-                "on which of its images, so participants could own some of them; take a bundle "
-                "made by `fedenc transformation train`"
+                f"the bundle {settings.bundle} does not say on which images it was trained, so "
+                "participants could own some of them; take a bundle made by `fedenc transformation "
+                "train`"
+            )
+        if data["labels"] != labels_digest(labels):
+            raise DataError(
+                f"the bundle {settings.bundle} was trained on another data set that is called "
+                f"{self.dataset.name}, and participants may own some of its images; train a bundle "
+                "on this one"
             )
         return third_party(labels, data["fraction"], data["seed"])[1]
 

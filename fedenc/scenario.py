@@ -113,6 +113,7 @@ class Transformation(_Section):
     batch_size: Count | None = None
     learning_rate: Positive | None = None  # the network's highest
     augmentation: str = "crop-flip"
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None  # held out; None: the recipe's
 
     def share(self) -> float:
         """The third party's fraction of the training images; participants own the others, and need
@@ -260,7 +261,8 @@ class Scenario(_Section):
         """
         values = self.dump(secret=False)
         del values["engine"]
-        del values["transformation"]["bundle"]
+        for path in ("bundle", "feature_weights"):
+            del values["transformation"][path]
         text = json.dumps(values, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -319,6 +321,11 @@ def _keyless_contradictions(s: Scenario) -> Iterable[str]:
                 "inference.queries asks for foreign queries, which only encryption.cipher = "
                 f"'{TRANSFORMATION}' has; found '{s.encryption.cipher}'"
             )
+        if s.transformation != Transformation():
+            yield (
+                f"the section transformation is set, but encryption.cipher is "
+                f"'{s.encryption.cipher}'; set it to '{TRANSFORMATION}', or leave the section out"
+            )
         return
     if SAME_KEY in s.conditions():
         yield f"inference.queries asks for same-key queries, but '{TRANSFORMATION}' has no keys"
@@ -336,6 +343,18 @@ def _keyless_contradictions(s: Scenario) -> Iterable[str]:
         yield (
             f"encryption sets {', '.join(unwanted)}, which '{TRANSFORMATION}' does not have; its "
             "parameters are in the section transformation"
+        )
+    if s.transformation.digest is not None and s.transformation.bundle is None:
+        yield (
+            "transformation.digest is of a network that is there already; set "
+            "transformation.bundle to its folder"
+        )
+    if s.transformation.method == "gan" and s.transformation.learning_rate is not None:
+        yield "transformation.learning_rate is of the U-Net; method 'gan' has its own, leave it out"
+    if not s.uploads and (s.model != Model() or s.data.shuffle_labels):
+        yield (
+            "transformation.answers = 'third-party' trains no model on uploads, but the section "
+            "model or data.shuffle_labels is set; the classifier is transformation.classifier"
         )
     if not s.uploads and (s.clients.plain_fraction or any(s.faults.counts().values())):
         yield (

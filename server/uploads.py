@@ -36,6 +36,7 @@ def collect_uploads(
 
     Raises:
         QuorumError: fewer shards than the scenario needs, after all attempts.
+        ShardError: an earlier run stored what this scenario does not allow.
     """
     began, resumed = time.monotonic(), len(pool)
     allowed = rules(view, TRAIN)
@@ -46,6 +47,7 @@ def collect_uploads(
         set(range(view.participants)) - set(pool.participants),
     )
     if resumed:
+        _check_stored(pool, allowed)
         ask_roster(exchange, roster)
     failed = collect(
         exchange,
@@ -61,6 +63,17 @@ def collect_uploads(
             f"asks for {view.quorum} ({reasons}); mend them or lower the quorum, then --resume"
         )
     return Uploaded(failed, time.monotonic() - began, resumed)
+
+
+def _check_stored(pool: Pool, allowed: Rules) -> None:
+    """Shards of an earlier run may be under a transformation network that was trained anew."""
+    for i in pool.participants:
+        m = pool.manifest(i)
+        if (m.cipher, m.params) not in allowed.ciphers:
+            raise ShardError(
+                f"an earlier run stored images of participant {i} under {m.cipher} {m.params}, "
+                f"which this one does not accept; start in another folder"
+            )
 
 
 def _content(participants: tuple[int, ...] | None, attempt: int) -> RecordDict:

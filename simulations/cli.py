@@ -63,8 +63,9 @@ def simulate(
     name, chosen = presets.resolve(scenario, sets or ())
     engine.quiet()
     from simulations import console, run
+    from simulations.view import settle
 
-    folder = out or _default_folder(name, chosen.hash(), resume)
+    folder = out or _default_folder(name, settle(chosen).hash(), resume)
     terminal = Console()
     terminal.print(f"Running [bold]{name}[/bold] into {folder}", highlight=False, soft_wrap=True)
     with console.ProgressView(terminal) as view:
@@ -193,7 +194,9 @@ def _fail(error: FedencError) -> int:
 
 
 def _interrupted() -> int:
-    print("fedenc: interrupted; go on with --resume", file=sys.stderr)
+    training = "transformation" in sys.argv[1:2]
+    how = "give the same command again to go on" if training else "go on with --resume"
+    print(f"fedenc: interrupted; {how}", file=sys.stderr)
     return 130
 
 

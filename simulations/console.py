@@ -81,7 +81,7 @@ def show(console: Console, result: Mapping[str, Any], folder: str) -> None:
 
 def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> None:
     """Print what a third party's bundle can do and where it is."""
-    table = Table(title="Accuracy on test images", title_justify="left")
+    table = Table(title="Accuracy on the third party's held-out images", title_justify="left")
     table.add_column("queries")
     table.add_column("accuracy", justify="right")
     for name, text in (
@@ -119,7 +119,9 @@ def _overview(result: Mapping[str, Any]) -> Table:
         table.add_row("participants", f"{clients['requested']}, who only query")
         table.add_row("protection", _protection(result))
         name = result["model"]["name"]
-        table.add_row("classifier", f"{name}, the third party's, trained on plain images")
+        gan = result["scenario"]["transformation"]["method"] == "gan"
+        kind = "protected" if gan else "plain"
+        table.add_row("classifier", f"{name}, the third party's, trained on {kind} images")
         return table
     stayed = f", {clients['plain']} of them plain" if clients["plain"] else ""
     table.add_row(

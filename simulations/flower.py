@@ -27,10 +27,14 @@ def scenario_of(context: Context) -> tuple[str, Scenario]:
     Raises:
         ScenarioError: it has problems, or carries the seed of the keys.
     """
+    return _resolve(*_named(context))
+
+
+def _named(context: Context) -> tuple[str, tuple[str, ...]]:
     config = context.run_config
     text = str(config.get("set") or "")
     overrides = tuple(part.strip() for part in text.split(";") if part.strip())
-    return _resolve(str(config.get("scenario") or presets.DEFAULT), overrides)
+    return str(config.get("scenario") or presets.DEFAULT), overrides
 
 
 @functools.lru_cache(maxsize=2)
@@ -50,7 +54,12 @@ def _resolve(name: str, overrides: tuple[str, ...]) -> tuple[str, Scenario]:
 
 
 def _host(context: Context) -> Population:
-    return run.host(settle(scenario_of(context)[1]), context)
+    return run.host(_settled(*_named(context)), context)
+
+
+@functools.lru_cache(maxsize=2)
+def _settled(name: str, overrides: tuple[str, ...]) -> Scenario:
+    return settle(_resolve(name, overrides)[1])
 
 
 client_app = clients.app.make(_host)

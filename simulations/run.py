@@ -104,11 +104,14 @@ def record(
             "'third-party' they upload nothing; leave it out, or set it to 'central'"
         )
     with occupied(folder, scenario, resume):
+        awaited = scenario.encryption.keyless and scenario.transformation.bundle is None
+        if awaited:
+            scenario = third_party.with_bundle(scenario, folder / THIRD_PARTY)
         if resume and (folder / result.RESULT).exists():
             return _finished(scenario, folder, baselines, report)
         logged = _logged(folder / result.LOG, report)
-        if scenario.encryption.keyless and scenario.transformation.bundle is None:
-            scenario = third_party.bundled(scenario, folder / THIRD_PARTY, logged)
+        if awaited:
+            third_party.make(scenario, folder / THIRD_PARTY, logged)
         seen = view(scenario)
         outcome = perform(scenario, seen, third_party.given(scenario), logged)
         extra = plain_training.measure(scenario, report) if baselines else None

@@ -9,14 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from clients.simulated import Population
-from fedenc.data import Split
+from fedenc import pictures
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from fedenc.scenario import FOREIGN, Scenario, Transformation
+from fedenc.training import validation
 from fedenc.training.checkpoint import CONFIG, WEIGHTS, weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress
@@ -25,7 +26,7 @@ from fedenc.transformation import bundle
 from fedenc.transformation.config import TransformationConfig
 from fedenc.transformation.measure import measure
 from fedenc.transformation.pictures import compare
-from fedenc.transformation.share import third_party
+from fedenc.transformation.share import labels_digest, third_party
 from fedenc.transformation.third_party import train
 from server.app import Event, Given
 
@@ -36,7 +37,7 @@ _CHOSEN_NOW = {"bundle", "digest", "answers", "feature_weights"}
 
 PRESET = "ito2021-photos"  # what a third party trains if it is not told
 REPORT, PICTURES = "report.json", "pictures.png"
-_MEASURED, _SHOWN = 10_000, 10  # test images
+_SHOWN = 10  # images in the picture
 
 
 def settle(scenario: Scenario) -> Scenario:
@@ -51,7 +52,11 @@ def settle(scenario: Scenario) -> Scenario:
         return scenario
     network = Population(scenario).cipher
     assert isinstance(network, bundle.Transformation)
-    decided = network.info["data"].get("settings", {})
+    decided = network.info.get("data", {}).get("settings", {}) | {
+        key: value
+        for key, value in network.info.get("config", {}).items()
+        if key in Transformation.model_fields and key not in _CHOSEN_NOW
+    }
     chosen = settings.model_dump(include=settings.model_fields_set - _CHOSEN_NOW, mode="json")
     problems = [
         f"transformation.{key} = {value!r}, but the bundle {settings.bundle} was made with "
@@ -62,7 +67,8 @@ def settle(scenario: Scenario) -> Scenario:
     if problems:
         raise ScenarioError(problems)
     known = settings.model_dump(mode="json") | decided | {"digest": network.digest}
-    return scenario.model_copy(update={"transformation": Transformation.model_validate(known)})
+    settled = scenario.model_copy(update={"transformation": Transformation.model_validate(known)})
+    return with_bundle(settled, Path(settings.bundle))
 
 
 def training_config(
@@ -74,7 +80,12 @@ def training_config(
         TrainingError: a recipe, a value or an augmentation that does not exist.
     """
     s = scenario.transformation
-    changes = {"epochs": epochs, "batch_size": s.batch_size, "learning_rate": learning_rate}
+    changes: dict[str, float | None] = {
+        "epochs": epochs,
+        "batch_size": s.batch_size,
+        "learning_rate": learning_rate,
+        "validation": s.validation,
+    }
     return recipe(
         s.recipe,
         scale=s.scale,
@@ -104,7 +115,7 @@ def configuration(scenario: Scenario) -> TransformationConfig:
 
 def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
     """Train the third party's bundle into ``folder``, going on where an earlier run stopped, and
-    measure it on test images, which it draws before and after protection.
+    measure it on those of its own images that no weight was trained on (they chose the best epoch).
 
     Returns:
         What was measured: see :func:`fedenc.transformation.measure.measure`.
@@ -114,6 +125,9 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
     """
     settings, dataset = scenario.transformation, Population(scenario).dataset
     mine, _ = third_party(dataset.train.labels, settings.share(), scenario.seed)
+    images = torch.from_numpy(dataset.train.images[mine])
+    labels = torch.from_numpy(dataset.train.labels[mine])
+    training = training_config(scenario, settings.epochs, settings.learning_rate)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def show(phase: str, p: Progress) -> None:
@@ -121,11 +135,11 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
         report(Event(f"third party: {phase}", p.step, p.steps, text))
 
     train(
-        torch.from_numpy(dataset.train.images[mine]),
-        torch.from_numpy(dataset.train.labels[mine]),
+        images,
+        labels,
         dataset.classes,
         config=configuration(scenario),
-        training=training_config(scenario, settings.epochs, settings.learning_rate),
+        training=training,
         classifier_training=training_config(scenario, settings.classifier_epochs),
         seed=scenario.seed,
         device=device,
@@ -136,38 +150,45 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
             "seed": scenario.seed,
             "images": len(mine),
             "of": len(dataset.train.labels),
+            "labels": labels_digest(dataset.train.labels),
             "settings": _decided(scenario),
         },
         report=show,
     )
-    return _measured(folder, dataset.test, device)
+    held_out = validation.split(labels, training.validation, scenario.seed)[1]
+    rows = torch.arange(len(labels)) if held_out is None else held_out
+    return _measured(folder, images[rows], labels[rows], device)
 
 
-def _measured(folder: Path, test: Split, device: torch.device) -> dict[str, Any]:
+def _measured(folder: Path, images: Tensor, labels: Tensor, device: torch.device) -> dict[str, Any]:
     """Measure a bundle, and write report and pictures beside it, for the third party alone."""
-    if (folder / REPORT).exists():
-        return _read(folder / REPORT)
     network = bundle.load_transformation(folder)
-    images, labels = (torch.from_numpy(np.array(part)) for part in (test.images, test.labels))
+    if (known := _read(folder, network)) is not None:
+        return known
     has_foreign = (folder / bundle.PROVIDER / "foreign.json").exists()
     measured = measure(
         network,
         bundle.load_classifier(folder)[0],
-        images[:_MEASURED],
-        labels[:_MEASURED],
+        images,
+        labels,
         foreign=bundle.load_classifier(folder, stem=bundle.FOREIGN)[0] if has_foreign else None,
         device=device,
     )
     shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
-    compare(shown, [(_label(network), network.protect(shown))]).save(folder / PICTURES)
+    pictures.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
+    measured |= {"digest": network.digest}
     text = json.dumps(measured, indent=2, allow_nan=False)
     write_atomically(folder / REPORT, text.encode() + b"\n")
     return measured
 
 
-def _read(report: Path) -> dict[str, Any]:
-    known: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-    return known
+def _read(folder: Path, network: bundle.Transformation) -> dict[str, Any] | None:
+    """The third party's report; None if there is none, or it is another network's."""
+    try:
+        known: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        return known if known["digest"] == network.digest else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _label(network: bundle.Transformation) -> str:
@@ -178,15 +199,13 @@ def facts(scenario: Scenario) -> dict[str, Any]:
     """What a result tells of the network: its public facts, and what the third party measured."""
     folder = Path(str(scenario.transformation.bundle))
     network = bundle.load_transformation(folder)
-    report = folder / REPORT
-    measured = _read(report) if report.exists() else None
+    measured = _read(folder, network)
     return {"network": dict(network.info), "digest": network.digest, "measured": measured}
 
 
-def bundled(scenario: Scenario, folder: Path, report: Report) -> Scenario:
-    """The scenario with a bundle that the third party trains for it into ``folder``."""
-    make(scenario, folder, report)
-    settings = scenario.transformation.model_copy(update={"bundle": str(folder)})
+def with_bundle(scenario: Scenario, folder: Path) -> Scenario:
+    """The scenario with the bundle of that folder, whatever the current folder is later."""
+    settings = scenario.transformation.model_copy(update={"bundle": str(folder.resolve())})
     return scenario.model_copy(update={"transformation": settings})
 
 

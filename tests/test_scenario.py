@@ -103,6 +103,11 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
         ({"encryption": {"cipher": "transformation", "block_size": 4}}, "sets block_size"),
         (KEYLESS | {"clients": {"plain_fraction": 0.5}}, "needs no uploads"),
         (KEYLESS | {"faults": {"die": 1}}, "needs no uploads"),
+        (KEYLESS | {"model": {"name": "fast"}}, "trains no model on uploads"),
+        (KEYLESS | {"data": {"shuffle_labels": True}}, "trains no model on uploads"),
+        (KEYLESS | {"transformation": {"digest": "0" * 64}}, "set transformation.bundle"),
+        (KEYLESS | {"transformation": {"method": "gan", "learning_rate": 0.1}}, "leave it out"),
+        ({"transformation": {"alpha": 0.5}}, "the section transformation is set"),
         ({"faults": {"die": 11, "raise": 10}}, "strike 21 participants"),
     ],
 )
@@ -222,13 +227,16 @@ def test_conditions_without_keys() -> None:
 
 def test_the_third_party_leaves_images_to_those_who_upload() -> None:
     assert parse(KEYLESS).transformation.share() == 1
-    assert parse({"transformation": {"answers": "central"}}).transformation.share() == 0.5
-    assert parse({"transformation": {"fraction": 0.2}}).transformation.share() == 0.2
+    central = {"transformation": {"answers": "central"}}
+    assert parse(KEYLESS | central).transformation.share() == 0.5
+    assert parse(KEYLESS | {"transformation": {"fraction": 0.2}}).transformation.share() == 0.2
 
 
 def test_where_a_bundle_lies_is_not_part_of_the_experiment() -> None:
     here, there = ({"transformation": {"bundle": path}} for path in ("a", "b"))
     assert parse(KEYLESS | here).hash() == parse(KEYLESS | there).hash()
+    weights = {"transformation": {"bundle": "a", "feature_weights": "vgg16.pth"}}
+    assert parse(KEYLESS | here).hash() == parse(KEYLESS | weights).hash()
     other = {"transformation": {"bundle": "a", "digest": "0" * 64}}
     assert parse(KEYLESS | here).hash() != parse(KEYLESS | other).hash()
 

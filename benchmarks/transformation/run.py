@@ -23,6 +23,7 @@ from torch import Tensor
 from benchmarks.transformation.rows import KEYED, PAPER_ALPHAS, Row, protections, rows
 from fedenc import ciphers, models
 from fedenc import data as datasets
+from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
 from fedenc.keys import KeyRing
 from fedenc.metrics import psnr, ssim
@@ -100,6 +101,7 @@ class Bench:
         result = asdict(row) | {"paper": row.paper(self.data)} | found
         result["seconds_this_time"] = time.monotonic() - start
         write_atomically(done, json.dumps(result, indent=2).encode() + b"\n")
+        (self.folder / f"{row.name}.state").unlink(missing_ok=True)
         return result
 
     def picture(self, wanted: Sequence[Row]) -> None:
@@ -215,6 +217,7 @@ class Bench:
         state = folder.with_suffix(".state")
         self._train(model, self.images, self.psi_config, seed, state)
         save_model(folder, model, details={"classes": list(self.classes)})
+        state.unlink(missing_ok=True)
         return model.eval()
 
     def _train(
@@ -232,7 +235,6 @@ class Bench:
         for progress in run:
             write_atomically(state, run.checkpoint())
             _say(state.stem, progress)
-        state.unlink(missing_ok=True)
 
     def _accuracy(self, model: Network, images: Tensor) -> float:
         guesses = predict(model, images, device=self.device).argmax(dim=1)
@@ -337,7 +339,10 @@ def main() -> None:
     results = []
     for number, row in enumerate(wanted, start=1):
         print(f"{number} of {len(wanted)}: {row.name}", flush=True)
-        results.append(bench.row(row))
+        try:
+            results.append(bench.row(row))
+        except TrainingError as error:
+            print(f"  failed: {error}", flush=True)
     bench.picture(wanted)
     found: Result = {"rows": results, "settings": bench.settings, "hardware": hardware()}
     found |= {"versions": versions(), "commit": commit()}

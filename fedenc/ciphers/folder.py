@@ -108,7 +108,7 @@ def encrypt(
         manifest.create(record, header)
     jobs = [
         _Job(source / name, target / out, _new_entry(out, name))
-        for name, out in zip(names, _with_suffix(names, suffix), strict=True)
+        for name, out in zip(names, with_suffix(names, suffix), strict=True)
     ]
     left = [job for job in jobs if not (job.entry.file in finished and job.target.exists())]
     skipped = len(jobs) - len(left)
@@ -288,7 +288,7 @@ def _refuse_nesting(source: Path, target: Path) -> None:
         raise DataError(f"{target} lies inside {source}; choose a folder outside it")
 
 
-def _with_suffix(names: Sequence[str], suffix: str) -> list[str]:
+def with_suffix(names: Sequence[str], suffix: str) -> list[str]:
     """Names of the encrypted files: ``a.png`` stays, ``a.bmp`` becomes ``a.bmp.png``."""
     out = [n if Path(n).suffix.lower() == suffix else n + suffix for n in names]
     if len(set(out)) != len(out):

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from fedenc.ciphers import imagefile
+from fedenc.ciphers.folder import with_suffix
 from fedenc.errors import DataError, FedencError, TransformationError
 from fedenc.transformation.bundle import Transformation
 
@@ -28,7 +29,8 @@ def protect(network: Transformation, source: Path, target: Path) -> Report:
     Args:
         network: takes images of one size only; they are not resized.
         source: a PNG, WebP, BMP or JPEG file, or a folder, searched with all its folders.
-        target: a folder that does not exist or is empty; gets the same names, ending in .png.
+        target: a folder that does not exist or is empty; ``a.png`` keeps its name, and
+            ``a.bmp`` becomes ``a.bmp.png``.
 
     Raises:
         DataError: no image file in ``source``, or ``target`` is in use.
@@ -38,6 +40,7 @@ def protect(network: Transformation, source: Path, target: Path) -> Report:
     root = source if source.is_dir() else source.parent
     found = sorted(root.rglob("*")) if source.is_dir() else [source]
     files = [path for path in found if path.suffix.lower() in imagefile.READABLE]
+    names = with_suffix([str(path.relative_to(root)) for path in files], ".png")
     if not files:
         raise DataError(
             f"there is no image file in {source}; expected {', '.join(imagefile.READABLE)}"
@@ -45,16 +48,17 @@ def protect(network: Transformation, source: Path, target: Path) -> Report:
     written, failures = 0, []
     for start in range(0, len(files), _TOGETHER):
         read = []
-        for path in files[start : start + _TOGETHER]:
+        part = slice(start, start + _TOGETHER)
+        for path, name in zip(files[part], names[part], strict=True):
             try:
-                read.append((path, _fitting(network, path)))
+                read.append((name, _fitting(network, path)))
             except FedencError as error:
                 failures.append(f"{path}: {error}")
         if not read:
             continue
         protected = network.protect(torch.stack([image for _, image in read]))
-        for (path, _), image in zip(read, protected, strict=True):
-            imagefile.write(target / path.relative_to(root).with_suffix(".png"), image, "RGB")
+        for (name, _), image in zip(read, protected, strict=True):
+            imagefile.write(target / name, image, "RGB")
             written += 1
     return Report(written, tuple(failures))
 

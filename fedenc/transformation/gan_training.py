@@ -252,8 +252,8 @@ class GanRun(Iterator[GanProgress]):
         raise TrainingError(
             f"training of the GAN diverged before step {failed} of {self.steps}: loss of the "
             f"generators {means['loss']:.4g}, of the discriminator {means['discriminator']:.4g}, "
-            f"norm of the weights {size:.4g}; the weights of step {self._step} are kept; try a "
-            f"learning_rate below {self.config.learning_rate:g}"
+            f"norm of the weights {size:.4g}; the weights of step {self._step} are kept; try "
+            "another seed, or fewer epochs"
         )
 
     def _validate(self, held_out: Tensor) -> None:

@@ -33,7 +33,7 @@ from fedenc.transformation.objective import Objective
 
 Report = Callable[[str, Progress], None]
 
-WORK, RUN = "training", "run.json"  # what an unfinished bundle folder holds
+WORK, RUN = ".unfinished", "run.json"  # what an unfinished bundle folder holds
 
 _REPORT_SECONDS = 5.0
 _SAVE_SECONDS = 10.0  # between checkpoints, or more where writing one takes long
@@ -156,7 +156,9 @@ class Job:
             try:
                 written = json.loads(path.read_bytes())
                 found = written["run"] if path == done else written
-                different = identity.differences(found, run)
+                # Where the features were not loaded again, there is nothing to compare them with.
+                known = {**run, "phi": found.get("phi")} if run["phi"] is None else run
+                different = identity.differences(found, known)
             except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 raise TrainingError(
                     f"{path} is not what this training wrote ({error}); use another folder"
@@ -172,6 +174,10 @@ class Job:
         if self.folder.exists() and not self.folder.is_dir():
             raise TrainingError(f"{self.folder} is a file; expected a folder, or nothing")
         if not note.exists():
+            if self.folder.exists() and any(self.folder.iterdir()):
+                raise TrainingError(
+                    f"{self.folder} is not empty and holds no bundle; name a new folder for it"
+                )
             write_atomically(note, (json.dumps(run, indent=2, sort_keys=True) + "\n").encode())
         return False
 

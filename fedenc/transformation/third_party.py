@@ -93,7 +93,9 @@ def train(
     # Before hours of training: whether φ can be had at all.
     needs_vgg = config.method == "unet" and config.alpha > 0 and config.features != "classifier"
     weights = None if config.feature_weights is None else Path(config.feature_weights)
-    phi = features.load(config.features, job.blank(), weights) if needs_vgg else None
+    made = (folder / bundle.PARTICIPANTS / bundle.INFO).exists()
+    needed = needs_vgg and not made
+    phi = features.load(config.features, job.blank(), weights) if needed else None
     run = job.describe(psi, foreign, phi, data)
     if job.finished(run):
         return _load(folder)
@@ -128,8 +130,7 @@ def train(
     answering = plain
     if config.method == "gan":
         protected = draft.to(device).protect(images)
-        own = rng.derive(seed, "provider's classifier")
-        answering = job.classifier("provider", "provider's classifier", protected, own, said)
+        answering = job.classifier("provider", "provider's classifier", protected, seed, said)
     info["psi"] = weights_sha256(answering)
     info["validation"] = job.assess(draft, answering, plain)
     job.write(network, answering, foreign, info)

@@ -1,5 +1,6 @@
 """Participants without keys: what the shared network protects, and whose images are whose."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from fedenc.keys import KeyRing
 from fedenc.scenario import Scenario, parse
 from fedenc.shard import Rules, check
 from fedenc.transformation.bundle import Transformation, build, save_transformation
+from fedenc.transformation.share import labels_digest
 
 SIZE = (8, 8)
 CLASSES = tuple("abcde")
@@ -23,7 +25,8 @@ TRAIN, TEST = 200, 60
 
 def bundle(folder: Path, **data: Any) -> Transformation:
     """An untrained network: it protects nothing, but it computes."""
-    facts = {"name": "numbers"} | (data or {"fraction": 0.5, "seed": 3})
+    mine = {"fraction": 0.5, "seed": 3, "labels": labels_digest(dataset().train.labels)}
+    facts = {"name": "numbers"} | mine | data
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build("unet", {"widths": [4, 8]})
@@ -118,8 +121,13 @@ def test_a_third_party_that_owns_everything(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_does_not_say_what_it_was_trained_on(tmp_path: Path) -> None:
-    bundle(tmp_path, images=10)
+    network = bundle(tmp_path)
+    del network.info["data"]["fraction"]  # type: ignore[attr-defined]
+    (tmp_path / "participants" / "h.json").write_text(json.dumps(network.info))
     with pytest.raises(DataError, match="does not say on which"):
+        Population(scenario(tmp_path, answers="central")).partitions  # noqa: B018
+    bundle(tmp_path, labels="0" * 64)
+    with pytest.raises(DataError, match="another data set that is called numbers"):
         Population(scenario(tmp_path, answers="central")).partitions  # noqa: B018
 
 

@@ -165,7 +165,7 @@ def test_validation_reports_on_images_that_fit_would_hold_out(classifier: Networ
 def test_a_run_that_diverges_keeps_its_last_good_weights(classifier: Network) -> None:
     run = start(classifier, replace(CONFIG, learning_rate=1e20))
     before = state(run)
-    with pytest.raises(TrainingError, match=r"diverged before step .* below 1e\+20"):
+    with pytest.raises(TrainingError, match=r"diverged before step .* another seed"):
         list(run)
     assert same(before, state(run))
 

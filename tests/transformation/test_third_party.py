@@ -279,3 +279,11 @@ def test_no_path_of_this_machine_is_published(finished):
     for name, data in content(made.folder).items():
         if name.endswith(".json"):
             assert str(made.folder.parent) not in json.dumps(json.loads(data))
+
+
+def test_a_folder_in_use_is_left_alone(tmp_path):
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "mine.txt").write_text("dear to me")
+    with pytest.raises(TrainingError, match="not empty and holds no bundle"):
+        make(tmp_path)
+    assert (tmp_path / "training" / "mine.txt").exists()
