@@ -20,7 +20,7 @@ _START_TIMEOUT = 120.0  # seconds, at least, until the first answer of all
 _REST = 10.0  # seconds, at most, to wait for a process that died
 _STARTS = 3  # process starts that may lie between two answers
 _WINDOW = (4, 64)  # requests in flight: at least, at most
-_IN_FLIGHT = 128 << 20  # bytes of replies that may wait at once, judged by the largest one seen
+_IN_FLIGHT = 48 << 20  # bytes of replies that may wait at once, judged by the largest one seen
 # What Flower raises where a reply's bytes are no message; a lost link raises other errors.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, DecodeError)
 
