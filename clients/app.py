@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from clients.faults import Fault
 from clients.participant import Participant, Scores
 from fedenc.errors import FedencError
-from fedenc.scenario import Condition
+from fedenc.scenario.sections import Condition
 from fedenc.shard import Shard
 from fedenc.wire import pack, unpack_arrays, unpack_facts
 

@@ -16,7 +16,7 @@ import torch
 from fedenc.ciphers import Cipher
 from fedenc.data.augment import Augmentation, expand
 from fedenc.keys import KeyRing, Policy
-from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
+from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
 from fedenc.shard import NONCE_BYTES, TRAIN, Shard, seal
 from fedenc.transformation.bundle import Transformation
 

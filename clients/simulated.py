@@ -14,7 +14,8 @@ from fedenc.data import Dataset, augment, load
 from fedenc.data.partition import dirichlet, iid
 from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
-from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition, Scenario
+from fedenc.scenario import Scenario
+from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
 from fedenc.transformation import bundle
 from fedenc.transformation.share import labels_digest, third_party
 

@@ -9,7 +9,8 @@ import numpy.typing as npt
 from flwr.app import RecordDict
 
 from fedenc.errors import ShardError
-from fedenc.scenario import ENCRYPTED, FOREIGN, PLAIN, Condition, ProviderView
+from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, Condition
 from fedenc.shard import Shard, check
 from fedenc.wire import pack, pack_arrays, unpack_shards
 from server.collector import QUERIES, SCORE, Failure, Phase, Roster, collect, concerned

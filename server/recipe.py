@@ -2,7 +2,7 @@
 
 from fedenc import models
 from fedenc.models.network import Network
-from fedenc.scenario import Augmentation, Model, Training
+from fedenc.scenario.sections import Augmentation, Model, Training
 from fedenc.training.config import TrainingConfig
 from fedenc.training.recipes import recipe
 

@@ -1,6 +1,7 @@
 """What the provider accepts, from what it was told of the scenario."""
 
-from fedenc.scenario import PLAIN, ProviderView
+from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import PLAIN
 from fedenc.shard import TRAIN, Rules
 
 

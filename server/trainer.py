@@ -22,7 +22,8 @@ import torch
 
 from fedenc.errors import EngineError, TrainingError
 from fedenc.models.network import Network
-from fedenc.scenario import ProviderView, Server
+from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import Server
 from fedenc.training.checkpoint import load_model, save_model
 from fedenc.training.loop import Progress, Run, fit
 from fedenc.training.predict import predict

@@ -16,7 +16,8 @@ from clients.simulated import Population
 from fedenc import pictures
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
-from fedenc.scenario import FOREIGN, Scenario, Transformation
+from fedenc.scenario import Scenario
+from fedenc.scenario.sections import FOREIGN, Transformation
 from fedenc.training import validation
 from fedenc.training.checkpoint import CONFIG, WEIGHTS, weights_sha256
 from fedenc.training.config import TrainingConfig

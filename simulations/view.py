@@ -7,7 +7,8 @@ from fedenc import models
 from fedenc.data import NAMES
 from fedenc.data.augment import AUGMENTATIONS
 from fedenc.errors import CipherError, DataError, FedencError, ScenarioError, TrainingError
-from fedenc.scenario import PLAIN, ProviderView, Scenario
+from fedenc.scenario import ProviderView, Scenario
+from fedenc.scenario.sections import PLAIN
 from fedenc.transformation.bundle import Transformation
 from server.recipe import network, server_method, training_config
 from simulations import engine, third_party

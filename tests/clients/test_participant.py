@@ -12,7 +12,7 @@ from clients.participant import Labelled, Participant
 from fedenc import ciphers
 from fedenc.data.augment import named
 from fedenc.keys import KeyRing, Policy
-from fedenc.scenario import Condition
+from fedenc.scenario.sections import Condition
 from fedenc.shard import Rules, Shard, check
 
 SHAPE = (3, 8, 8)

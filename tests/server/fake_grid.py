@@ -9,7 +9,8 @@ import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedenc.scenario import Augmentation, Model, ProviderView, Server, Training
+from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import Augmentation, Model, Server, Training
 from fedenc.shard import Shard, seal
 from fedenc.wire import pack, unpack_facts
 from server.exchange import Exchange

@@ -11,7 +11,7 @@ from flwr.app import Error, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedenc.scenario import Server
+from fedenc.scenario.sections import Server
 from fedenc.shard import Shard
 from fedenc.wire import pack, unpack_arrays
 from server.answers import Answered, Tally, _tally, answer_queries

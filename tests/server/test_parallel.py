@@ -24,7 +24,8 @@ from ray._private.state import actors
 import server.parallel
 import simulations.run as run_module
 from fedenc.errors import EngineError, ScenarioError, TrainingError
-from fedenc.scenario import Server, Training, load
+from fedenc.scenario import load
+from fedenc.scenario.sections import Server, Training
 from fedenc.training.loop import Progress
 from server.app import Event
 from server.parallel import Desk, Finished, ParallelTrainer

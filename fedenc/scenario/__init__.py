@@ -1,0 +1,217 @@
+"""One experiment, frozen and validated: TOML in, a canonical hash out, and what the provider sees.
+
+A scenario names everything that decides a result. Unknown keys are errors and all problems are
+reported at once. Cipher and model names are only strings here; they are resolved against their
+registries by those who may import them.
+"""
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError, model_validator
+
+from fedenc.errors import ScenarioError
+from fedenc.scenario.contradictions import contradictions
+from fedenc.scenario.sections import (
+    ENCRYPTED,
+    FOREIGN,
+    PLAIN,
+    SAME_KEY,
+    Augmentation,
+    Clients,
+    Condition,
+    Count,
+    Data,
+    Encryption,
+    Engine,
+    Faults,
+    Inference,
+    Model,
+    NonNegative,
+    OptionValue,
+    Section,
+    Server,
+    Training,
+    Transformation,
+)
+
+
+class Scenario(Section):
+    """One experiment. Build it with :func:`load` or :func:`parse`, which report errors clearly."""
+
+    seed: NonNegative = 0  # all randomness but keys
+    data: Data = Field(default_factory=Data)
+    clients: Clients = Field(default_factory=Clients)
+    encryption: Encryption = Field(default_factory=Encryption)
+    transformation: Transformation = Field(default_factory=Transformation)
+    augmentation: Augmentation = Field(default_factory=Augmentation)
+    model: Model = Field(default_factory=Model)
+    training: Training = Field(default_factory=Training)
+    inference: Inference = Field(default_factory=Inference)
+    server: Server = Field(default_factory=Server)
+    engine: Engine = Field(default_factory=Engine)
+    faults: Faults = Faults.model_validate({})
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Scenario":
+        if problems := list(contradictions(self)):
+            raise ScenarioError(problems)
+        return self
+
+    def conditions(self) -> tuple[Condition, ...]:
+        """The kinds of query asked, in the order of the scenario (or of the default)."""
+        if self.inference.queries is not None:
+            return self.inference.queries
+        if self.encryption.cipher == "none":
+            return (PLAIN,)
+        if self.encryption.keyless:
+            return (PLAIN, ENCRYPTED, FOREIGN) if self.has_foreign else (PLAIN, ENCRYPTED)
+        return (
+            (PLAIN, ENCRYPTED) if self.encryption.keys == "image" else (PLAIN, ENCRYPTED, SAME_KEY)
+        )
+
+    @property
+    def uploads(self) -> bool:
+        """Whether participants upload images to train on, and the provider trains."""
+        return not (self.encryption.keyless and self.transformation.answers == "third-party")
+
+    @property
+    def has_foreign(self) -> bool:
+        return not self.uploads and self.transformation.foreign
+
+    def quorum(self) -> int:
+        """Uploads without which no training starts."""
+        return self.server.min_clients or math.ceil(self.clients.count / 2)
+
+    def dump(self, *, secret: bool = True) -> dict[str, Any]:
+        """Plain JSON-able values; without ``secret``, those but the seed of the simulated keys."""
+        exclude = None if secret else {"encryption": {"seed"}}
+        return self.model_dump(mode="json", by_alias=True, exclude=exclude)
+
+    def hash(self) -> str:
+        """SHA-256 of the canonical JSON of all that decides a result.
+
+        ``engine`` decides none, and neither do paths to what a digest or a version identifies.
+        ``encryption.seed`` stays out because the hash is public and a guessable seed could be
+        confirmed by it.
+        """
+        values = self.dump(secret=False)
+        del values["engine"]
+        for path in ("bundle", "feature_weights"):
+            del values["transformation"][path]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def parse(values: Mapping[str, Any]) -> Scenario:
+    """Validate nested plain values.
+
+    Raises:
+        ScenarioError: every unknown key, bad value and contradiction, one problem each.
+    """
+    try:
+        return Scenario.model_validate(values)
+    except ValidationError as error:
+        raise ScenarioError(_described(error.errors())) from None
+
+
+def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a TOML file (None: all defaults) and apply ``section.key=value`` overrides.
+
+    Raises:
+        ScenarioError: a missing or malformed file, or anything :func:`parse` finds.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ScenarioError(f"scenario file {path} does not exist") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ScenarioError(f"scenario file {path} cannot be read: {error}") from None
+        except tomllib.TOMLDecodeError as error:
+            raise ScenarioError(f"scenario file {path} is not valid TOML: {error}") from None
+    problems: list[str] = []
+    for override in overrides:
+        try:
+            _apply(values, override)
+        except ScenarioError as error:
+            problems += error.problems
+    try:
+        scenario = parse(values)
+    except ScenarioError as error:
+        raise ScenarioError([*problems, *error.problems]) from None
+    if problems:
+        raise ScenarioError(problems)
+    return scenario
+
+
+def _apply(values: dict[str, Any], override: str) -> None:
+    """Set ``section.key=value`` in nested ``values``; the value is TOML, or else a string."""
+    key, sign, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not sign or not all(parts):
+        raise ScenarioError(f"--set {override!r} is not of the form section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in parts[:-1]:
+        values = values.setdefault(part, {})
+        if not isinstance(values, dict):
+            raise ScenarioError(f"--set {override!r}: {part!r} is a value, not a section")
+    values[parts[-1]] = value
+
+
+def _described(errors: Iterable[Any]) -> Iterator[str]:
+    """Pydantic's complaints as lines that name the key, what was found and what is expected: one
+    line a key, though a value that may be of several types is complained about for each."""
+    complaints: dict[tuple[str, str], list[str]] = {}
+    for error in errors:
+        location = [str(part) for part in error["loc"]]
+        key = ".".join(location[:2])
+        if error["type"] == "extra_forbidden":
+            yield f"unknown key {key}; known here: {', '.join(_known(location))}"
+        else:
+            message = error["msg"][0].lower() + error["msg"][1:]
+            complaints.setdefault((key, repr(error["input"])[:100]), []).append(message)
+    for (key, found), messages in complaints.items():
+        yield f"{key} = {found}: {', or '.join(dict.fromkeys(messages))}"
+
+
+def _known(location: Sequence[str]) -> Iterator[str]:
+    """The keys that may stand where an unknown one was found."""
+    section: Any = Scenario
+    if len(location) > 1:
+        section = Scenario.model_fields[location[0]].annotation
+    for name, field in section.model_fields.items():
+        yield field.alias or name
+
+
+class ProviderView(Section):
+    """What the untrusted provider is told of a scenario: no key, no key seed, no image, no label of
+    a query, and nothing from which one of them could be derived.
+    """
+
+    scenario_hash: str
+    seed: NonNegative  # order of training and initialisation; keys do not depend on it
+    participants: Count  # ids 0..participants-1 upload
+    outsiders: NonNegative  # the following ids only query
+    classes: tuple[str, ...]  # names, by label
+    shape: tuple[int, int, int]  # C, H, W of every image that may arrive
+    cipher: str  # the method, with its public parameters
+    cipher_params: dict[str, OptionValue]
+    plain_uploads: bool  # whether some participants may stay plain
+    views: Count
+    augmentation: Augmentation
+    model: Model
+    training: Training
+    conditions: tuple[Condition, ...]
+    flip: bool  # test-time augmentation
+    server: Server
+    quorum: Count

@@ -1,0 +1,105 @@
+"""What a scenario's values may not be together."""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from fedenc.scenario.sections import FOREIGN, PLAIN, SAME_KEY, TRANSFORMATION, Model, Transformation
+
+if TYPE_CHECKING:
+    from fedenc.scenario import Scenario
+
+
+def contradictions(s: "Scenario") -> Iterable[str]:
+    """Problems that no single key has on its own."""
+    same_key, keyless = SAME_KEY in s.conditions(), s.encryption.keyless
+    if same_key and not keyless and s.encryption.keys == "image":
+        yield (
+            "inference.queries asks for same-key queries, but encryption.keys = 'image' has no key "
+            "that outlives an image; use keys = 'same' or 'client', or leave same-key out"
+        )
+    if s.encryption.cipher == "none" and set(s.conditions()) != {PLAIN}:
+        yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"
+    if len(set(s.conditions())) != len(s.conditions()):
+        yield f"inference.queries names a condition twice: {list(s.conditions())}"
+    if s.model.input != "raw" and s.encryption.cipher not in ("pixel", "none"):
+        yield (
+            f"model.input = '{s.model.input}' undoes NP and CS only, but encryption.cipher is "
+            f"'{s.encryption.cipher}'; use model.input = 'raw' or cipher 'pixel'"
+        )
+    if (
+        s.model.input == "invariant-np"
+        and s.encryption.cipher == "pixel"
+        and s.encryption.color_shuffle is not False
+    ):
+        yield (
+            "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
+            "encryption.color_shuffle = false or use model.input = 'invariant'"
+        )
+    if s.encryption.views > 1 and not keyless and s.encryption.keys != "image":
+        yield (
+            f"encryption.views = {s.encryption.views} needs encryption.keys = 'image', found "
+            f"'{s.encryption.keys}': under one key all views of an image are the same"
+        )
+    yield from _without_keys(s)
+    if s.server.min_clients is not None and s.server.min_clients > s.clients.count:
+        yield (
+            f"server.min_clients = {s.server.min_clients} can never be reached with clients.count "
+            f"= {s.clients.count}"
+        )
+    if (s.training.batch_size or s.server.workers) < s.server.workers:
+        yield (
+            f"training.batch_size = {s.training.batch_size} leaves some of server.workers = "
+            f"{s.server.workers} without an image; raise the one or lower the other"
+        )
+    if (faulty := sum(s.faults.counts().values())) > s.clients.count:
+        yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"
+
+
+def _without_keys(s: "Scenario") -> Iterable[str]:
+    """Problems of a scenario with the shared transformation network, or of one without."""
+    if not s.encryption.keyless:
+        if FOREIGN in s.conditions():
+            yield (
+                "inference.queries asks for foreign queries, which only encryption.cipher = "
+                f"'{TRANSFORMATION}' has; found '{s.encryption.cipher}'"
+            )
+        if s.transformation != Transformation():
+            yield (
+                f"the section transformation is set, but encryption.cipher is "
+                f"'{s.encryption.cipher}'; set it to '{TRANSFORMATION}', or leave the section out"
+            )
+        return
+    if SAME_KEY in s.conditions():
+        yield f"inference.queries asks for same-key queries, but '{TRANSFORMATION}' has no keys"
+    if FOREIGN in s.conditions() and not s.has_foreign:
+        yield (
+            "inference.queries asks for foreign queries; expected transformation.answers = "
+            "'third-party' and transformation.foreign = true"
+        )
+    if s.encryption.views > 1:
+        yield (
+            f"encryption.views = {s.encryption.views}, but without keys all views of an image are "
+            "the same; set it to 1"
+        )
+    if unwanted := sorted(s.encryption.parameters()):
+        yield (
+            f"encryption sets {', '.join(unwanted)}, which '{TRANSFORMATION}' does not have; its "
+            "parameters are in the section transformation"
+        )
+    if s.transformation.digest is not None and s.transformation.bundle is None:
+        yield (
+            "transformation.digest is of a network that is there already; set "
+            "transformation.bundle to its folder"
+        )
+    if s.transformation.method == "gan" and s.transformation.learning_rate is not None:
+        yield "transformation.learning_rate is of the U-Net; method 'gan' has its own, leave it out"
+    if not s.uploads and (s.model != Model() or s.data.shuffle_labels):
+        yield (
+            "transformation.answers = 'third-party' trains no model on uploads, but the section "
+            "model or data.shuffle_labels is set; the classifier is transformation.classifier"
+        )
+    if not s.uploads and (s.clients.plain_fraction or any(s.faults.counts().values())):
+        yield (
+            "transformation.answers = 'third-party' needs no uploads, but clients.plain_fraction "
+            "or faults are about them; set both to 0, or transformation.answers to 'central'"
+        )
