@@ -253,8 +253,8 @@ class Keystream:
 
 
 def _scattered(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """``np.flatnonzero`` of a vector where every fiftieth or so is true: twice as fast, since it
-    first looks at groups of eight and so spares the processor unpredictable branches."""
+    """``np.flatnonzero`` of a vector where few are true, such as one in 64: it first
+    looks at groups of eight and so spares the processor unpredictable branches."""
     whole = mask.size // 8 * 8
     groups = mask[:whole].view(np.uint64)
     found = np.flatnonzero(groups != 0)

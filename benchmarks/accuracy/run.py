@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from statistics import fmean, pstdev
 from typing import Any
 
 import numpy as np
 import torch
 
 from benchmarks.accuracy.rows import DOMAINS, FRONTS, PROTECTIONS, Row, queries, rows, training_set
+from benchmarks.resumable import claim, mean
 from fedenc import data as datasets
 from fedenc import models
 from fedenc.data.dataset import Dataset
@@ -73,7 +73,8 @@ def main() -> None:
         "device": given.device,
         "training": config.as_dict(),
     }
-    folder = _folder(given.folder, settings)
+    folder: Path = given.folder
+    claim(folder, settings)
     results = []
     for number, row in enumerate(wanted, start=1):
         print(f"{number} of {len(wanted)}: {row.name}", flush=True)
@@ -84,16 +85,6 @@ def main() -> None:
     text = table(results)
     write_atomically(folder / "accuracy.md", text.encode() + b"\n")
     print(text)
-
-
-def _folder(folder: Path, settings: Result) -> Path:
-    """Rows of other settings must not end up in one table."""
-    path = folder / "settings.json"
-    content = json.dumps(settings, indent=2, sort_keys=True).encode()
-    if path.exists() and path.read_bytes() != content:
-        raise SystemExit(f"{path} holds other settings than these; choose another --folder")
-    write_atomically(path, content)
-    return folder
 
 
 def _row(row: Row, data: Dataset, config: TrainingConfig, settings: Result, folder: Path) -> Result:
@@ -158,14 +149,12 @@ def table(results: Sequence[Result]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for (protection, front, domain), group in groups.items():
-        cells = [_cell(group, key) for key in ("encrypted", "plain", "agreement")]
+        cells = [
+            mean([100 * result[key] for result in group], 1)
+            for key in ("encrypted", "plain", "agreement")
+        ]
         lines.append(f"| {protection} | {front} | {domain} | {' | '.join(cells)} | {len(group)} |")
     return "\n".join(lines)
-
-
-def _cell(group: Sequence[Result], key: str) -> str:
-    values = [100 * result[key] for result in group]
-    return f"{fmean(values):.1f}" + (f" ± {pstdev(values):.1f}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":

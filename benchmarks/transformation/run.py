@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
-from statistics import fmean, median, pstdev
+from statistics import fmean, median
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.resumable import claim, mean
 from benchmarks.transformation.rows import KEYED, PAPER_ALPHAS, Row, protections, rows
 from fedenc import ciphers, models
 from fedenc import data as datasets
@@ -79,11 +80,7 @@ class Bench:
             "classifier_training": self.psi_config.as_dict(),
             "network_training": self.h_config.as_dict(),
         }
-        path = self.folder / "settings.json"
-        content = json.dumps(self.settings, indent=2, sort_keys=True).encode()
-        if path.exists() and path.read_bytes() != content:
-            raise SystemExit(f"{path} holds other settings than these; choose another --folder")
-        write_atomically(path, content)
+        claim(self.folder, self.settings)
 
     def row(self, row: Row) -> Result:
         """One row, trained now or before."""
@@ -272,14 +269,14 @@ def table(results: Sequence[Result]) -> str:
         collapsed = sum(m["collapse"]["collapsed"] for m in networks)
         cells = [
             "" if paper is None else f"{paper:.2f}",
-            _mean(ours, 2),
+            mean(ours, 2),
             "" if paper is None else f"{fmean(ours) - paper:+.2f}",
-            _mean([100 * m["plain_accuracy"] for m in networks], 2),
-            _mean([100 * m["foreign_accuracy"] for m in networks], 2),
-            _mean([100 * (m["unrounded_accuracy"] - m["protected_accuracy"]) for m in networks], 2),
-            _mean([m["ssim_uniform7"] for m in seen], 3),
-            _mean([m["ssim_gaussian11"] for m in seen], 3),
-            _mean([m["psnr"] for m in seen], 1),
+            mean([100 * m["plain_accuracy"] for m in networks], 2),
+            mean([100 * m["foreign_accuracy"] for m in networks], 2),
+            mean([100 * (m["unrounded_accuracy"] - m["protected_accuracy"]) for m in networks], 2),
+            mean([m["ssim_uniform7"] for m in seen], 3),
+            mean([m["ssim_gaussian11"] for m in seen], 3),
+            mean([m["psnr"] for m in seen], 1),
             f"{collapsed} of {len(group)}" if networks else "",
         ]
         lines.append(f"| {classifier} | {protection} | {' | '.join(cells)} | {len(group)} |")
@@ -302,13 +299,6 @@ def costs(results: Sequence[Result]) -> str:
             f"{'' if size is None else f'{size / 1e6:,.2f}'} |"
         )
     return "\n".join(lines)
-
-
-def _mean(values: Sequence[float], digits: int) -> str:
-    if not values:
-        return ""
-    spread = f" ± {pstdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{spread}"
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ of another stem, such as "psi", is ``psi.safetensors`` and ``psi.json``.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
+from fedenc.training import identity
 
 _KEY = "fedenc"  # the header's only entry: safetensors does not keep the order of several
 STEM, WEIGHTS, CONFIG = "model", "model.safetensors", "config.json"
@@ -51,6 +52,40 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
             "take an older one, or start again without it"
         ) from error
     return tensors, document
+
+
+def resume(
+    data: bytes,
+    run: Mapping[str, Any],
+    put_back: Callable[[dict[str, Tensor], dict[str, Any]], None],
+    *,
+    format: str = "version",
+    version: int = VERSION,
+) -> None:
+    """Hand a run's checkpoint to ``put_back``.
+
+    Args:
+        data: what ``pack`` made of tensors and a document with ``run`` and the format's version.
+        run: what makes the run that is to go on this run; see ``identity``.
+        format: the document's entry that holds the version.
+
+    Raises:
+        TrainingError: bytes that are not whole, of another version, or of another run.
+    """
+    tensors, document = unpack(data)
+    if document.get(format) != version:
+        raise TrainingError(
+            f"checkpoint has {format} {document.get(format)!r}; expected {version}; start again "
+            "without it"
+        )
+    identity.require_same(document.get("run", {}), run)
+    try:
+        put_back(tensors, document)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise TrainingError(
+            f"checkpoint lacks what its run needs ({str(error).splitlines()[0]}); "
+            "take an older one, or start again without it"
+        ) from error
 
 
 def weights_sha256(model: torch.nn.Module) -> str:

@@ -12,7 +12,7 @@ it ends with the same weights, bit for bit, wherever it was stopped.
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,7 +159,7 @@ class Run(Iterator[Progress]):
         self._best: dict[str, Tensor] = {}  # weights of the lowest validation loss
         self._best_loss = math.inf
         if state is not None:
-            self._restore(state)
+            checkpoint.resume(state, self._identity, self._put_back)
         self._good = self._capture()
         self._events = self._run()
 
@@ -266,10 +266,8 @@ class Run(Iterator[Progress]):
 
     def _check_finite(self, loss: float) -> None:
         """Stop on a loss or a weight that is out of hand, with the last good weights in place."""
-        norms = torch._foreach_norm(list(self.model.parameters()))
-        size = torch.stack(norms).sum().item()
-        limit = HOPELESS * math.log(self.model.architecture.classes)
-        if math.isfinite(loss) and loss <= limit and math.isfinite(size):
+        size = weights_norm(self.model.parameters())
+        if bearable(loss, self.model.architecture.classes) and math.isfinite(size):
             return
         failed = self._step
         self._put_back(*self._good)
@@ -329,20 +327,15 @@ class Run(Iterator[Progress]):
         self._correct.copy_(tensors["meter.correct"])
         self._step, self._seen = int(document["step"]), int(document["seen"])
 
-    def _restore(self, state: bytes) -> None:
-        tensors, document = checkpoint.unpack(state)
-        if document.get("version") != checkpoint.VERSION:
-            raise TrainingError(
-                f"checkpoint has version {document.get('version')!r}; expected {checkpoint.VERSION}"
-            )
-        identity.require_same(document.get("run", {}), self._identity)
-        try:
-            self._put_back(tensors, document)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(
-                f"checkpoint lacks what its run needs ({str(error).splitlines()[0]}); "
-                "take an older one, or start again without it"
-            ) from error
+
+def bearable(loss: float, classes: int) -> bool:
+    """Whether a mean loss in nats is a number, and not many times that of guessing."""
+    return math.isfinite(loss) and loss <= HOPELESS * math.log(classes)
+
+
+def weights_norm(parameters: Iterable[Tensor]) -> float:
+    """Sum of the tensors' norms: finite only if all weights are. Waits for the device."""
+    return torch.stack(torch._foreach_norm(list(parameters))).sum().item()
 
 
 def _normalise(model: Network, images: Tensor, normalisation: str) -> None:

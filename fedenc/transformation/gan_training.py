@@ -12,7 +12,6 @@ As with ``fedenc.training.fit``, a run continued from a checkpoint ends, on a CP
 number of threads, with the same weights, bit for bit. What is trained and how: ``gan_step``.
 """
 
-import hashlib
 import math
 import time
 from collections.abc import Iterator, Sequence
@@ -26,7 +25,7 @@ from fedenc.data import augment
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
 from fedenc.training import checkpoint, identity, rng, validation
-from fedenc.training.loop import HOPELESS, Progress
+from fedenc.training.loop import Progress, bearable, weights_norm
 from fedenc.training.plan import Plan, make_plan, steps_per_epoch
 from fedenc.training.pool import Pool, check_labels
 from fedenc.training.predict import check_images
@@ -126,7 +125,7 @@ class GanRun(Iterator[GanProgress]):
         self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
         self._validation_loss: float | None = None
         if state is not None:
-            self._restore(state)
+            checkpoint.resume(state, self._identity, self._put_back, format="gan", version=VERSION)
         self._good = self._capture()
         self._events = self._run()
 
@@ -241,11 +240,10 @@ class GanRun(Iterator[GanProgress]):
         """Stop on a loss or a weight that is out of hand, with the last good weights in place."""
         means = self._means()
         networks = self._stepper.networks().values()
-        norms = torch._foreach_norm([p for network in networks for p in network.parameters()])
-        size = torch.stack(norms).sum().item()
-        limit = HOPELESS * math.log(self._stepper.classifier.architecture.classes)
-        worst = max(means["loss"], means["discriminator"], key=lambda x: (math.isnan(x), x))
-        if worst <= limit and math.isfinite(size):  # false too for a loss that is not a number
+        size = weights_norm(p for network in networks for p in network.parameters())
+        classes = self._stepper.classifier.architecture.classes
+        losses = means["loss"], means["discriminator"]
+        if all(bearable(loss, classes) for loss in losses) and math.isfinite(size):
             return
         failed = self._step
         self._put_back(*self._good)
@@ -282,21 +280,6 @@ class GanRun(Iterator[GanProgress]):
         self._validation_loss = document["validation_loss"]
         self._step, self._seen = int(document["step"]), int(document["seen"])
 
-    def _restore(self, state: bytes) -> None:
-        tensors, document = checkpoint.unpack(state)
-        if document.get("gan") != VERSION:
-            raise TrainingError(
-                f"checkpoint has GAN version {document.get('gan')!r}; expected {VERSION}"
-            )
-        identity.require_same(document.get("run", {}), self._identity)
-        try:
-            self._put_back(tensors, document)
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise TrainingError(
-                f"checkpoint lacks what its run needs ({str(error).splitlines()[0]}); "
-                "take an older one, or start again without it"
-            ) from error
-
 
 def _check(images: Tensor, labels: Tensor, targets: Tensor, classifier: Network) -> None:
     check_images(classifier, images)
@@ -317,15 +300,12 @@ def _describe(
     stepper: GanStepper, images: Tensor, labels: Tensor, targets: Tensor, seed: int
 ) -> dict[str, Any]:
     """What makes a run this run, as JSON values."""
-    contents = {"images": images, "labels": labels, "targets": targets}
-    digests = {
-        name: hashlib.sha256(tensor.cpu().contiguous().numpy().tobytes()).hexdigest()
-        for name, tensor in contents.items()
-    }
     return {
         "widths": list(stepper.generator.widths),
         "classifier": checkpoint.weights_sha256(stepper.classifier),
         "seed": seed,
-        **digests,
+        "images": identity.digest(images),
+        "labels": identity.digest(labels),
+        "targets": identity.digest(targets),
         **{f"gan.{key}": value for key, value in stepper.config.as_dict().items()},
     }

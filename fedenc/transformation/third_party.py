@@ -19,6 +19,7 @@ from fedenc.training.config import TrainingConfig
 from fedenc.transformation import bundle, features
 from fedenc.transformation.bundle import FOREIGN, PSI, Transformation
 from fedenc.transformation.config import TransformationConfig
+from fedenc.transformation.gan_step import GanConfig
 from fedenc.transformation.phases import Job, Report
 
 
@@ -119,7 +120,7 @@ def train(
         "alpha": config.alpha if config.method == "unet" else None,
         "features": source,
         "config": config.as_dict(),
-        "training": training.as_dict(),
+        "training": (GanConfig.of(training) if config.method == "gan" else training).as_dict(),
         "precision": precision,
         "seed": seed,
         "data": dict(data),

@@ -1,0 +1,26 @@
+"""What benchmarks that go on where they were stopped share."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from fedenc.files import write_atomically
+
+
+def claim(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write settings down in a folder; rows of other settings must not end up in one table."""
+    path = folder / "settings.json"
+    content = json.dumps(settings, indent=2, sort_keys=True).encode()
+    if path.exists() and path.read_bytes() != content:
+        raise SystemExit(f"{path} holds other settings than these; choose another --folder")
+    write_atomically(path, content)
+
+
+def mean(values: Sequence[float], digits: int) -> str:
+    """The mean, with the deviation where there is more than one value; empty without any."""
+    if not values:
+        return ""
+    spread = f" ± {pstdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{fmean(values):.{digits}f}{spread}"
