@@ -23,7 +23,7 @@ from fedenc.errors import DataError
 
 Window = Literal["uniform7", "gaussian11"]
 
-# What scikit-image's structural_similarity takes to find the same values; recorded with results.
+# What scikit-image's structural_similarity takes to find the values that each name stands for.
 PARAMETERS: dict[Window, dict[str, Any]] = {
     "uniform7": {"win_size": 7, "data_range": 255, "K1": 0.01, "K2": 0.03},
     "gaussian11": {
