@@ -162,17 +162,9 @@ class Keystream:
         self._draws += 1
         size, spare = word_bytes(bound), spare_words(bound, n)
         words = self._words(size, n + spare)
-        values = words[:, :n]
-        limit = 256**size // bound * bound
+        values = _remainder(words[:, :n], bound)
         if spare:
-            values = values.copy()
-            self._replace_rejected(values, words[:, n:], limit)
-        if bound & (bound - 1) == 0:
-            values = values & (bound - 1)
-        else:  # numpy divides with SIMD, but its remainder does not
-            multiples = values // bound
-            multiples *= values.dtype.type(bound)
-            values = np.subtract(values, multiples, out=multiples)
+            self._replace_rejected(values, words, bound)
         return values.astype(np.uint8 if bound <= 256 else np.int64, copy=False)
 
     def permutations(self, size: int, n: int) -> npt.NDArray[np.int64]:
@@ -212,30 +204,33 @@ class Keystream:
         return taken if size == 1 else np.ascontiguousarray(taken).view(_WORD_TYPES[size])
 
     def _replace_rejected(
-        self, values: npt.NDArray[Any], spare: npt.NDArray[Any], limit: int
+        self, values: npt.NDArray[Any], words: npt.NDArray[Any], bound: int
     ) -> None:
-        """Overwrite the rejected words of values (U, n) with accepted words of spare (U, s)."""
-        streams, width = values.shape
-        flat = values.reshape(-1)  # a view: the caller's copy is contiguous
-        where = _scattered(flat >= limit)
-        first = np.searchsorted(where, np.arange(streams + 1) * width)
+        """Where one of the first n of the words (U, n + s) is rejected, overwrite its remainder in
+        values (U, n) with that of an accepted one of the s spare words."""
+        streams, n = values.shape
+        limit = (1 << 8 * words.itemsize) // bound * bound
+        spare = words[:, n:]
+        where = _scattered((words[:, :n] >= limit).reshape(-1))
+        first = np.searchsorted(where, np.arange(streams + 1) * n)
         demand = np.diff(first)
         accepted = spare < limit
         supply = np.count_nonzero(accepted, axis=1)
         offset = np.cumsum(supply) - supply
+        flat = values.reshape(-1)  # a view: values is contiguous
         if (demand <= supply).all():
             # rejected word i of all is number i − first of its stream, and so is its substitute
-            flat[where] = spare[accepted][
-                np.arange(where.size) + np.repeat(offset - first[:-1], demand)
-            ]
+            chosen = np.arange(where.size)
+            chosen += np.repeat(offset - first[:-1], demand)
+            flat[where] = _remainder(spare[accepted][chosen], bound)
             return
         for stream in range(streams):
             holes = where[first[stream] : first[stream + 1]]
             found = spare[stream][accepted[stream]]
             if found.size < holes.size:
-                more = self._refill_words(stream, values.dtype, limit, holes.size - found.size)
+                more = self._refill_words(stream, words.dtype, limit, holes.size - found.size)
                 found = np.concatenate((found, more))
-            flat[holes] = found[: holes.size]
+            flat[holes] = _remainder(found[: holes.size], bound)
 
     def _refill(self, stream: int) -> CipherContext:
         return _stream(self._subkeys[stream], bytes(8) + self._draws.to_bytes(8, "little"))
@@ -252,6 +247,18 @@ class Keystream:
         return found[:n]
 
 
+def _remainder(words: npt.NDArray[Any], bound: int) -> npt.NDArray[Any]:
+    """``words % bound`` in new, contiguous memory."""
+    remainders: npt.NDArray[Any]
+    if bound & (bound - 1) == 0:
+        remainders = np.bitwise_and(words, bound - 1, order="C")
+    else:  # numpy divides with SIMD, but its remainder does not
+        remainders = np.floor_divide(words, bound, order="C")
+        remainders *= words.dtype.type(bound)
+        np.subtract(words, remainders, out=remainders)
+    return remainders
+
+
 def _scattered(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     """``np.flatnonzero`` of a vector where few are true, such as one in 64: it first
     looks at groups of eight and so spares the processor unpredictable branches."""
@@ -259,9 +266,12 @@ def _scattered(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
     groups = mask[:whole].view(np.uint64)
     found = np.flatnonzero(groups != 0)
     inside = np.flatnonzero(groups[found].view(np.bool_))
-    where = found[inside >> 3]
+    where: npt.NDArray[np.int64] = found[inside >> 3]
     where <<= 3
-    where += inside & 7
+    inside &= 7
+    where += inside
+    if whole == mask.size:
+        return where
     return np.concatenate((where, whole + np.flatnonzero(mask[whole:])))
 
 

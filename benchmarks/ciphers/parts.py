@@ -25,7 +25,6 @@ PARTS: tuple[tuple[Any, str], ...] = (
     (Keystream, "integers"),
     (Keystream, "_replace_rejected"),
     (functional, "negative_positive"),
-    (functional, "_swap_masks"),
     (functional, "color_shuffle_"),
 )
 

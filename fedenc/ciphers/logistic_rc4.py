@@ -45,7 +45,7 @@ class LogisticRC4(Cipher):
 
     drop: int = 0
     name: ClassVar[str] = "logistic-rc4"
-    slice_scale: ClassVar[float] = 4  # an orbit is computed step by step for all images at once
+    slice_scale: ClassVar[float] = 2  # an orbit is computed step by step for all images at once
 
     def __post_init__(self) -> None:
         if isinstance(self.drop, bool) or not isinstance(self.drop, int) or self.drop < 0:

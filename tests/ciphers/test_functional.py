@@ -59,7 +59,7 @@ def test_both_ways_to_exchange_channels_agree() -> None:
     """Processors exchange by logic, GPUs by selection."""
     left, right, swap = uint8(50), uint8(50, seed=1), uint8(50, seed=2, high=2)
     selected = F._exchange_select(left, right, swap == 1)
-    F._exchange_logic(left, right, swap.neg())
+    F._exchange_logic(left, right, swap, torch.empty_like(left))
     assert torch.equal(selected[0], left)
     assert torch.equal(selected[1], right)
 
