@@ -25,10 +25,9 @@ Parameter = bool | int | float | str
 Shape = tuple[int, int, int]
 KeyParts = tuple[Tensor, ...]
 
-# Bytes of plain images worked on at a time. On a CPU a slice, its key and its temporaries stay in
-# the caches, yet it is large enough for its many small steps to cost little; on a GPU a slice only
-# bounds the memory that temporaries take.
-_SLICE_BYTES = {"cpu": 1 << 21, "cuda": 1 << 26}
+# Bytes of plain images worked on at a time. On a CPU a slice, its key and its temporaries share
+# the second-level cache; on a GPU a slice only bounds the memory that temporaries take.
+_SLICE_BYTES = {"cpu": 1 << 20, "cuda": 1 << 26}
 _OTHER_SLICE_BYTES = 1 << 22
 
 

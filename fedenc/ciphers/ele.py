@@ -39,7 +39,7 @@ class ELE(Cipher):
 
     padding: str = "edge"
     name: ClassVar[str] = "ele"
-    slice_scale: ClassVar[float] = 1 / 16  # its key is 32 times the image
+    slice_scale: ClassVar[float] = 1 / 8  # its key is 32 times the image
 
     def __post_init__(self) -> None:
         check_padding(self.padding)

@@ -41,6 +41,7 @@ class Pixel(Cipher):
     color_shuffle: bool = True
     name: ClassVar[str] = "pixel"
     augmentations: ClassVar[tuple[str, ...]] = ("flip", "shift", "crop")
+    slice_scale: ClassVar[float] = 2  # its many steps are short
 
     def __post_init__(self) -> None:
         if not isinstance(self.color_shuffle, bool):
