@@ -18,7 +18,7 @@ from server.collector import Failure, Roster
 from server.exchange import Exchange
 from server.parallel import ParallelTrainer
 from server.pool import Pool
-from server.trainer import ModelFiles, Trained, Trainer
+from server.trainer import ModelFiles, Trained, Trainer, cluster_resources, gpus_per_worker
 from server.uploads import collect_uploads
 
 _NODES_TIMEOUT = 60.0  # seconds to wait for nodes to register
@@ -76,8 +76,9 @@ def serve(
     Raises:
         QuorumError: too few uploads.
         TrainingError: training failed; its last good checkpoint is kept.
-        EngineError: nodes or trainer never came up.
+        EngineError: too few GPUs for the trainer, or nodes or trainer never came up.
     """
+    gpus_per_worker(view.server, cluster_resources())  # a shortage shows before anyone uploads
     nodes = _await_nodes(grid, node_count, report)
     exchange = Exchange(grid, view.server.deadline)
     roster = Roster(nodes, view.participants + view.outsiders)

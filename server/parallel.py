@@ -39,6 +39,7 @@ from server.trainer import (
     Trained,
     Trainer,
     begin,
+    cluster_resources,
     device_name,
     export,
     fetch,
@@ -125,8 +126,7 @@ class ParallelTrainer:
 
     def __init__(self, view: ProviderView) -> None:
         self._view = view
-        cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        self._resources = _resources(view, cluster)
+        self._resources = _resources(view, cluster_resources())
         self._chunks: list[tuple[Any, Any]] = []
         self._rows = 0
         self._desk: Any = None

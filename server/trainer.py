@@ -204,7 +204,7 @@ class Trainer:
 
     def __init__(self, view: ProviderView) -> None:
         self._view = view
-        cluster: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        cluster = cluster_resources()
         gpus = gpus_per_worker(view.server, cluster)
         resources = {RESOURCE: 1.0} if cluster.get(RESOURCE) else None
         self._actor: Any = (
@@ -296,6 +296,12 @@ def fetch(ref: Any, timeout: float = CALL_TIMEOUT) -> Any:
     except ray.exceptions.RayActorError as error:
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"the trainer was lost ({reason}); run again with --resume") from None
+
+
+def cluster_resources() -> Mapping[str, float]:
+    """What all nodes of the Ray cluster offer together."""
+    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return resources
 
 
 def gpus_per_worker(server: Server, cluster: Mapping[str, float]) -> int:

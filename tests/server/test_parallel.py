@@ -27,7 +27,7 @@ from fedenc.errors import EngineError, ScenarioError, TrainingError
 from fedenc.scenario import load
 from fedenc.scenario.sections import Server, Training
 from fedenc.training.loop import Progress
-from server.app import Event
+from server.app import Event, serve
 from server.parallel import Desk, Finished, ParallelTrainer
 from server.trainer import Pace, gpus_per_worker
 from simulations import engine
@@ -56,6 +56,15 @@ def test_workers_need_a_gpu_each_or_none() -> None:
             gpus_per_worker(wanted, two)
     with pytest.raises(EngineError, match="has 0 GPUs"):
         gpus_per_worker(Server(gpus=1), {"CPU": 8.0})
+
+
+def test_too_few_gpus_show_before_anyone_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 1.0, "CPU": 8.0})
+    grid = SimpleNamespace()  # which nobody may use
+    with pytest.raises(EngineError, match="workers = 2, but the Ray cluster has 1 GPUs"):
+        serve(grid, provider_view(server=Server(workers=2)), 1, tmp_path, print)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -136,6 +145,33 @@ def test_a_simulation_survives_the_death_of_a_worker(
     assert done.result["training"]["threads"] == max(1, (os.cpu_count() or 1) // 2)
     assert done.result["accuracy"]["encrypted"]["queries"] == 4 * 8
     assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_run_on_several_workers_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server.parallel, "CHECKPOINT_SECONDS", 0.0)
+    folder, steps = tmp_path / "run", list[int]()
+
+    def stop(event: Event) -> None:
+        if event.phase == "training" and list(folder.rglob("checkpoint-*.bin")):
+            raise TrainingError("stopped by hand")
+
+    def note(event: Event) -> None:
+        if event.phase == "training" and event.done:
+            steps.append(int(event.done))
+
+    sets = ["clients.count=4", "clients.images=32", "inference.images=8", "training.epochs=25"]
+    scenario = load(None, [*sets, "server.workers=2", "training.batch_size=32"])
+    with pytest.raises(TrainingError, match="stopped by hand"):
+        run_module.simulate(scenario, folder, report=stop)
+    done = run_module.simulate(scenario, folder, report=note, resume=True)
+    assert steps[0] > 4, "the first epoch was not done again"
+    assert steps[-1] == 25 * 4
+    assert done.result["upload"]["resumed"] == 4
+    assert done.result["accuracy"]["encrypted"]["queries"] == 4 * 8
 
 
 @pytest.fixture(scope="module")
