@@ -4,6 +4,7 @@ Everything a participant sends is a deterministic function of what it holds, so 
 request, from another process even, is answered with the same bytes.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,7 +94,7 @@ class Participant:
         ids = image * copies + copy
         repeated = np.repeat(self.train.images, self.views, axis=0)
         images = self._augmented(repeated, self.augmentation, TRAIN)
-        nonce = self._nonce(TRAIN)
+        nonce = self._nonce(TRAIN, images)
         sent = images if self.plain else self._protect(images, self.policy, TRAIN, nonce, ids, view)
         return self._seal(
             TRAIN,
@@ -152,7 +153,7 @@ class Participant:
         asked = self.held_out[condition].images
         images = self._augmented(asked, self.query_augmentation, "query")[order]
         ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
-        nonce = self._nonce(condition)
+        nonce = self._nonce(condition, images)
         sent = images
         if condition in (ENCRYPTED, FOREIGN):
             sent = self._protect(images, "image", "query", nonce, ids)
@@ -210,9 +211,11 @@ class Participant:
             **parts,
         )
 
-    def _nonce(self, purpose: str) -> bytes:
-        """Public, and as unpredictable as the key ring."""
-        return self.ring.secret("nonce", self.id, purpose)[:NONCE_BYTES]
+    def _nonce(self, purpose: str, images: Images) -> bytes:
+        """Public, as unpredictable as the key ring, and another one for other images: a ring that
+        serves again never spends one keystream on two of them, while a retry repeats its bytes."""
+        content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
+        return self.ring.secret("nonce", self.id, purpose, content)[:NONCE_BYTES]
 
     def _generator(self, *purpose: str) -> np.random.Generator:
         """Private randomness that follows from the participant's key."""

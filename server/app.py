@@ -142,8 +142,7 @@ def _train(
     state = checkpoint.read_bytes() if checkpoint.exists() else None
 
     def show(p: Progress) -> None:
-        text = f"epoch {p.epoch}/{p.epochs}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s"
-        report(Event("training", p.step, p.steps, text))
+        report(Event("training", p.step, p.steps, str(p)))
         if watch is not None:
             watch(p)
 

@@ -29,6 +29,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fedenc.errors import EngineError, FedencError, TrainingError
 from fedenc.scenario import ProviderView
 from fedenc.training.loop import Progress
+from fedenc.training.pool import room
 from server.pool import Pool
 from server.trainer import (
     CALL_TIMEOUT,
@@ -332,9 +333,8 @@ def _train(task: Task) -> None:
 def _load(
     chunks: Iterable[tuple[Any, Any]], rows: int, shape: tuple[int, int, int], device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The whole pool on the device: uint8 rows×C×H×W images and int64 (rows,) labels."""
-    images = torch.empty((rows, *shape), dtype=torch.uint8, device=device)
-    labels = torch.empty(rows, dtype=torch.int64, device=device)
+    """The whole pool, on the device if it fits: uint8 rows×C×H×W images, int64 (rows,) labels."""
+    images, labels = room(rows, shape, device)
     filled = 0
     for references in chunks:
         part, classes = ray.get(list(references), timeout=CALL_TIMEOUT)

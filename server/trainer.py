@@ -26,11 +26,13 @@ from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import Server
 from fedenc.training.checkpoint import load_model, save_model
 from fedenc.training.loop import Progress, Run, fit
+from fedenc.training.pool import room
 from fedenc.training.predict import predict
 from server.pool import Pool
 from server.recipe import network, server_method, training_config
 
 RESOURCE = "trainer"  # custom Ray resource that names the machine to train on
+_RAY_TIMEOUT = 60.0  # seconds for Ray itself to start
 _START_TIMEOUT = 120.0  # seconds for Ray to place and start the actor
 PROGRESS_SECONDS = 1.0  # between two reports within an epoch
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, which cost a copy of the weights each
@@ -149,9 +151,8 @@ class TrainerActor:
         }
 
     def allocate(self, rows: int, shape: tuple[int, int, int]) -> None:
-        """Make room on the device for the whole pool."""
-        self._images = torch.empty((rows, *shape), dtype=torch.uint8, device=self._device)
-        self._labels = torch.empty(rows, dtype=torch.int64, device=self._device)
+        """Make room for the whole pool, on the device if it fits."""
+        self._images, self._labels = room(rows, shape, self._device)
         self._filled = 0
 
     def append(self, images: npt.NDArray[np.uint8], labels: npt.NDArray[np.int64]) -> None:
@@ -299,9 +300,22 @@ def fetch(ref: Any, timeout: float = CALL_TIMEOUT) -> Any:
 
 
 def cluster_resources() -> Mapping[str, float]:
-    """What all nodes of the Ray cluster offer together."""
-    resources: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-    return resources
+    """What all nodes of the Ray cluster offer together.
+
+    Flower's simulation engine starts Ray beside the server, which therefore may have to wait.
+
+    Raises:
+        EngineError: Ray did not start in time.
+    """
+    end = time.monotonic() + _RAY_TIMEOUT
+    while True:
+        try:
+            found: Mapping[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+            return found
+        except ray.exceptions.RaySystemError:
+            if time.monotonic() > end:
+                raise EngineError(f"Ray did not start within {_RAY_TIMEOUT:g} s") from None
+            time.sleep(0.05)
 
 
 def gpus_per_worker(server: Server, cluster: Mapping[str, float]) -> int:

@@ -1,6 +1,7 @@
 """What encryption and collaboration cost and gain: the same data and recipe, trained plain.
 
-Run by the driver, which simulates everybody, never by the provider.
+Run by the driver, which simulates everybody, never by the provider. What participants or server
+augment is augmented anew every epoch here, as training on plain images would do.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,9 @@ import torch
 from clients.participant import Labelled
 from clients.simulated import Population
 from fedenc.data import Dataset
+from fedenc.errors import TrainingError
 from fedenc.scenario import Scenario
-from fedenc.training.loop import fit
+from fedenc.training.loop import Run, fit
 from fedenc.training.predict import predict
 from server.app import Event
 from server.recipe import network, training_config
@@ -27,7 +29,8 @@ def measure(scenario: Scenario, report: Report) -> dict[str, Any]:
 
     Returns:
         ``central_plain``: one model on everybody's plain images; ``alone``: one model an owner on
-        its own plain images only, mean and deviation over owners.
+        its own plain images only, mean and deviation over ``owners`` (None of none); ``too_small``
+        counts those with too few images to train on.
     """
     population = Population(scenario)
     owners = [population.participant(i) for i in range(scenario.clients.count)]
@@ -37,38 +40,49 @@ def measure(scenario: Scenario, report: Report) -> dict[str, Any]:
     )
     total = 1 + len(owners)
     report(Event("baselines", 0, total, "everybody's plain images together"))
-    central = _accuracy(scenario, together, population.dataset)
+    central = _accuracy(_training(scenario, together, population.dataset), population.dataset)
     alone = []
     for i, owner in enumerate(owners):
         report(Event("baselines", 1 + i, total, f"owner {i} alone"))
-        alone.append(_accuracy(scenario, owner.train, population.dataset))
+        try:
+            run = _training(scenario, owner.train, population.dataset)
+        except TrainingError:  # the scenario is sound, or all together would have failed
+            continue
+        alone.append(_accuracy(run, population.dataset))
     report(Event("baselines", total, total))
     return {
         "test_images": len(population.dataset.test.labels),
         "central_plain": central,
-        "alone": {"mean": fmean(alone), "std": pstdev(alone), "owners": len(alone)},
+        "alone": {
+            "mean": fmean(alone) if alone else None,
+            "std": pstdev(alone) if alone else None,
+            "owners": len(alone),
+            "too_small": len(owners) - len(alone),
+        },
     }
 
 
-def _accuracy(scenario: Scenario, train: Labelled, dataset: Dataset) -> float:
-    """Train as the provider would, and score the whole test set."""
-    images, labels = dataset.test.images, dataset.test.labels
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def _training(scenario: Scenario, train: Labelled, dataset: Dataset) -> Run:
+    """The provider's training, on plain images. TrainingError: there are too few of them."""
     shape = train.images.shape[1:]
-    model = network(scenario.model, shape, len(dataset.classes), scenario.seed)
     augmentation = scenario.augmentation
     methods = {"plain": augmentation.train, "encrypted": augmentation.server}
-    run = fit(
-        model,
+    return fit(
+        network(scenario.model, shape, len(dataset.classes), scenario.seed),
         torch.from_numpy(train.images),
         torch.from_numpy(train.labels),
         config=training_config(
             scenario.training, augmentation, method=methods.get(augmentation.domain, "none")
         ),
         seed=scenario.seed,
-        device=device,
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
+
+
+def _accuracy(run: Run, dataset: Dataset) -> float:
+    """Train, and score the whole test set."""
     for _ in run:
         pass
-    scores = predict(model, torch.from_numpy(np.array(images)), device=device)
-    return float((scores.argmax(1).numpy() == labels).mean())
+    images = torch.from_numpy(np.array(dataset.test.images))
+    scores = predict(run.model, images, device=run.device)
+    return float((scores.argmax(1).numpy() == dataset.test.labels).mean())

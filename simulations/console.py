@@ -81,7 +81,8 @@ def show(console: Console, result: Mapping[str, Any], folder: str) -> None:
 
 def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> None:
     """Print what a third party's bundle can do and where it is."""
-    table = Table(title="Accuracy on the third party's held-out images", title_justify="left")
+    images = "held-out images" if measured.get("held_out", True) else "own training images"
+    table = Table(title=f"Accuracy on the third party's {images}", title_justify="left")
     table.add_column("queries")
     table.add_column("accuracy", justify="right")
     for name, text in (
@@ -188,8 +189,12 @@ def _accuracy(result: Mapping[str, Any]) -> Table:
         table.add_row(
             "baseline", "plain, all data together", count, f"{baselines['central_plain']:.1%}", ""
         )
-        spread = f"{alone['mean']:.1%} ± {alone['std']:.1%}"
-        table.add_row("baseline", "plain, each owner alone", count, f"{alone['mean']:.1%}", spread)
+        if alone["owners"]:
+            who = "plain, each owner alone"
+            if alone["too_small"]:
+                who += f" ({alone['too_small']} have too few images)"
+            spread = f"{alone['mean']:.1%} ± {alone['std']:.1%}"
+            table.add_row("baseline", who, count, f"{alone['mean']:.1%}", spread)
     return table
 
 

@@ -28,7 +28,6 @@ def build(
     scenario: Scenario,
     seen: ProviderView,
     outcome: Outcome,
-    baselines: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The content of ``result.json``.
 
@@ -98,8 +97,6 @@ def build(
         result["outsiders"] = _accuracies(outsiders, conditions) | {
             "agreement": _agreement(outsiders.values())
         }
-    if baselines is not None:
-        result["baselines"] = dict(baselines)
     return result
 
 
@@ -117,7 +114,8 @@ def write(folder: Path, scenario: Scenario, outcome: Outcome, result: Mapping[st
 def write_facts(folder: Path, result: Mapping[str, Any]) -> None:
     """Write ``result.json`` alone."""
     text = json.dumps(result, indent=2, allow_nan=False)
-    write_atomically(folder / RESULT, text.encode() + b"\n")
+    # It names the seed of the simulated keys.
+    write_atomically(folder / RESULT, text.encode() + b"\n", mode=0o600)
 
 
 def _accuracies(tallies: Mapping[int, Tally], conditions: Iterable[str]) -> dict[str, Any]:

@@ -114,10 +114,8 @@ def record(
             third_party.make(scenario, folder / THIRD_PARTY, logged)
         seen = view(scenario)
         outcome = perform(scenario, seen, third_party.given(scenario), logged)
-        extra = plain_training.measure(scenario, report) if baselines else None
-        facts = result.build(scenario, seen, outcome, extra)
-        result.write(folder, scenario, outcome, facts)
-    return Run(folder, facts)
+        result.write(folder, scenario, outcome, result.build(scenario, seen, outcome))
+        return _finished(scenario, folder, baselines, report)
 
 
 def _finished(scenario: Scenario, folder: Path, baselines: bool, report: Report) -> Run:

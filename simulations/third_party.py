@@ -132,8 +132,7 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def show(phase: str, p: Progress) -> None:
-        text = f"epoch {p.epoch}/{p.epochs}, loss {p.loss:.3f}, {p.images_per_second:,.0f} images/s"
-        report(Event(f"third party: {phase}", p.step, p.steps, text))
+        report(Event(f"third party: {phase}", p.step, p.steps, str(p)))
 
     train(
         images,
@@ -156,12 +155,14 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
         },
         report=show,
     )
-    held_out = validation.split(labels, training.validation, scenario.seed)[1]
-    rows = torch.arange(len(labels)) if held_out is None else held_out
-    return _measured(folder, images[rows], labels[rows], device)
+    fitted, held_out = validation.split(labels, training.validation, scenario.seed)
+    rows = fitted if held_out is None else held_out
+    return _measured(folder, images[rows], labels[rows], device, held_out is not None)
 
 
-def _measured(folder: Path, images: Tensor, labels: Tensor, device: torch.device) -> dict[str, Any]:
+def _measured(
+    folder: Path, images: Tensor, labels: Tensor, device: torch.device, held_out: bool
+) -> dict[str, Any]:
     """Measure a bundle, and write report and pictures beside it, for the third party alone."""
     network = bundle.load_transformation(folder)
     if (known := _read(folder, network)) is not None:
@@ -177,7 +178,7 @@ def _measured(folder: Path, images: Tensor, labels: Tensor, device: torch.device
     )
     shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
     pictures.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
-    measured |= {"digest": network.digest}
+    measured |= {"digest": network.digest, "held_out": held_out}
     text = json.dumps(measured, indent=2, allow_nan=False)
     write_atomically(folder / REPORT, text.encode() + b"\n")
     return measured

@@ -61,7 +61,7 @@ def check(scenario: Scenario) -> None:
     if scenario.uploads and scenario.model.name not in models.names():
         known = ", ".join(models.names())
         problems.append(f"model.name = {scenario.model.name!r}; known are {known}")
-    problems += _augmentation_problems(scenario)
+    problems += [*_augmentation_problems(scenario), *_view_problems(scenario)]
     awaited = scenario.encryption.keyless and scenario.transformation.bundle is None
     if awaited:
         problems += _third_party_problems(scenario)
@@ -134,6 +134,21 @@ def _augmentation_problems(scenario: Scenario) -> Iterable[str]:
             yield f"augmentation.{key} = {name!r}; known are {', '.join(AUGMENTATIONS)}"
         elif key == "query" and AUGMENTATIONS[name].copies > 1:
             yield f"augmentation.query = {name!r} makes several images of a query; use a random one"
+
+
+def _view_problems(scenario: Scenario) -> Iterable[str]:
+    """Views that do not differ: under one key they do only where owners augment at random."""
+    encryption, augmentation = scenario.encryption, scenario.augmentation
+    if encryption.views == 1 or (encryption.keys == "image" and not encryption.keyless):
+        return
+    method = AUGMENTATIONS.get(augmentation.train)
+    if augmentation.domain != "plain" or method is None or not method.random:
+        keys = "no keys" if encryption.keyless else f"encryption.keys = '{encryption.keys}'"
+        yield (
+            f"encryption.views = {encryption.views}, but with {keys} all views of an image are the "
+            "same; set it to 1, use keys = 'image', or have owners augment at random "
+            "(augmentation.domain = 'plain', augmentation.train = 'crop-flip')"
+        )
 
 
 def _check_trainable(scenario: Scenario, shape: tuple[int, int, int], classes: int) -> None:

@@ -86,7 +86,6 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
         ({"inference": {"queries": ["same-key"]}}, "no key"),
         ({"encryption": {"cipher": "none"}, "inference": {"queries": ["encrypted"]}}, "'none'"),
         ({"inference": {"queries": ["plain", "plain"]}}, "twice"),
-        ({"encryption": {"views": 2, "keys": "same"}}, "encryption.views = 2"),
         ({"server": {"min_clients": 21}}, "never be reached"),
         ({"inference": {"queries": ["plain", "foreign"]}}, "only encryption.cipher"),
         (KEYLESS | {"inference": {"queries": ["same-key"]}}, "no keys"),
@@ -99,7 +98,6 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
             KEYLESS | {"inference": {"queries": ["foreign"]}, "transformation": {"foreign": False}},
             "transformation.foreign = true",
         ),
-        ({"encryption": {"cipher": "transformation", "views": 2}}, "all views"),
         ({"encryption": {"cipher": "transformation", "block_size": 4}}, "sets block_size"),
         (KEYLESS | {"clients": {"plain_fraction": 0.5}}, "needs no uploads"),
         (KEYLESS | {"faults": {"die": 1}}, "needs no uploads"),
@@ -260,3 +258,8 @@ def test_the_providers_view_has_no_place_for_a_key_seed() -> None:
     assert "data" not in fields
     with pytest.raises(ValueError, match="extra"):
         ProviderView.model_validate({"encryption": {"seed": 1}})
+
+
+def test_somebody_has_to_ask_something() -> None:
+    with pytest.raises(ScenarioError, match=r"inference\.queries is empty"):
+        load(None, ["inference.queries=[]"])

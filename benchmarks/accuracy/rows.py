@@ -79,8 +79,9 @@ def training_set(
 ) -> tuple[Tensor, Tensor, int]:
     """Images and labels as uploaded, by (image, view), and the number of views.
 
-    Of a larger set ``images`` are drawn by the seed. An owner who augments (``kind``, a random one)
-    uploads several copies of each image, every one under its own key.
+    Of a larger set ``images`` are drawn by the seed. An owner who augments (``kind``) uploads
+    several copies of each image, every one under its own key: of random ones an epoch visits one,
+    of an exhaustive set all.
     """
     chosen = torch.arange(len(data.labels))
     if images is not None and images < len(chosen):
@@ -90,15 +91,13 @@ def training_set(
     labels = torch.from_numpy(np.array(data.labels[chosen.numpy()]))
     if row.domain != "plain":
         return row.protect(pixels, "train"), labels, 1
-    copies = pixels.repeat_interleave(VIEWS, dim=0)
-    drawn = augment.draw(
-        augment.named(kind),
-        torch.zeros(len(copies), dtype=torch.int64),
-        rng.generator(row.seed, "owner's augmentation"),
-    )
+    method, generator = augment.named(kind), rng.generator(row.seed, "owner's augmentation")
+    if method.copies > 1:  # an exhaustive set: every copy is an image of its own
+        copies = augment.expand(pixels, method, generator)
+        return row.protect(copies, "train"), labels.repeat_interleave(method.copies), 1
+    copies = augment.expand(pixels.repeat_interleave(VIEWS, dim=0), method, generator)
     views = torch.arange(VIEWS).repeat(len(pixels))
-    protected = row.protect(augment.apply(copies, drawn), "train", views)
-    return protected, labels.repeat_interleave(VIEWS), VIEWS
+    return row.protect(copies, "train", views), labels.repeat_interleave(VIEWS), VIEWS
 
 
 def queries(row: Row, data: Dataset) -> dict[str, Tensor]:

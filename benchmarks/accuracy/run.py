@@ -10,7 +10,6 @@ import os
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -117,12 +116,7 @@ def _row(row: Row, data: Dataset, config: TrainingConfig, settings: Result, fold
     )
     for progress in run:
         write_atomically(part, run.checkpoint())
-        left = timedelta(seconds=round(progress.seconds_left))
-        print(
-            f"  epoch {progress.epoch}/{progress.epochs}: loss {progress.loss:.3f}, "
-            f"{progress.images_per_second:.0f} images/s, {left} left",
-            flush=True,
-        )
+        print(f"  {progress}", flush=True)
     truth = torch.from_numpy(np.array(data.test.labels))
     answers = {
         kind: predict(model, asked, device=run.device).argmax(dim=1)

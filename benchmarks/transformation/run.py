@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from datetime import timedelta
 from pathlib import Path
 from statistics import fmean, median
 from typing import Any
@@ -159,9 +158,12 @@ class Bench:
         }
 
     def _keyed(self, row: Row) -> Result:
-        """A classifier trained and queried under one shared key."""
-        cipher = ciphers.make(row.protection)
-        adapter = "le-adaptnet" if row.protection == "le" else "conv1x1"
+        """A classifier trained and queried under one shared key: Tanaka's method with its network
+        in front, or NP alone."""
+        if row.protection == "le":
+            cipher, adapter = ciphers.make("le"), "le-adaptnet"
+        else:
+            cipher, adapter = ciphers.make("pixel", color_shuffle=False), None
         protected = self._encrypt(cipher, self.images, row.seed)
         asked = self._encrypt(cipher, self.test, row.seed)
         model = models.build(
@@ -243,12 +245,7 @@ def _tensors(split: datasets.Split) -> tuple[Tensor, Tensor]:
 
 
 def _say(phase: str, p: Progress) -> None:
-    left = timedelta(seconds=round(p.seconds_left))
-    print(
-        f"  {phase}, epoch {p.epoch}/{p.epochs}: loss {p.loss:.3f}, "
-        f"{p.images_per_second:,.0f} images/s, {left} left",
-        flush=True,
-    )
+    print(f"  {phase}, {p}", flush=True)
 
 
 def table(results: Sequence[Result]) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -91,13 +92,16 @@ def encrypt(
     if source.is_file():
         target = target / f"{source.stem}{suffix}" if target.is_dir() else target
         imagefile.check_lossless(target.suffix)
-        if target.exists():
-            raise DataError(f"{target} exists and would be overwritten; choose another name")
+        for path in (target, _beside(target)):
+            if path.exists():
+                raise DataError(f"{path} exists and would be overwritten; choose another name")
         return _encrypt_file(
             _Job(source, target, _new_entry(target.name, source.name)), header, ring
         )
     imagefile.check_lossless(suffix)
     names = _images(source, target)
+    encrypted = with_suffix(names, suffix)
+    _refuse_twins([_lossless_name(name) for name in names])
     record = target / manifest.NAME
     finished: dict[str, Entry] = {}
     if record.exists():
@@ -108,7 +112,7 @@ def encrypt(
         manifest.create(record, header)
     jobs = [
         _Job(source / name, target / out, _new_entry(out, name))
-        for name, out in zip(names, with_suffix(names, suffix), strict=True)
+        for name, out in zip(names, encrypted, strict=True)
     ]
     left = [job for job in jobs if not (job.entry.file in finished and job.target.exists())]
     skipped = len(jobs) - len(left)
@@ -291,10 +295,13 @@ def _refuse_nesting(source: Path, target: Path) -> None:
 def with_suffix(names: Sequence[str], suffix: str) -> list[str]:
     """Names of the encrypted files: ``a.png`` stays, ``a.bmp`` becomes ``a.bmp.png``."""
     out = [n if Path(n).suffix.lower() == suffix else n + suffix for n in names]
-    if len(set(out)) != len(out):
-        twice = next(name for name in out if out.count(name) > 1)
-        raise DataError(f"two images would both become {twice}; rename one of them")
+    _refuse_twins(out)
     return out
+
+
+def _refuse_twins(names: Sequence[str]) -> None:
+    if twins := [name for name, count in Counter(names).items() if count > 1]:
+        raise DataError(f"two images would both become {twins[0]}; rename one of them")
 
 
 def _lossless_name(source: str) -> str:

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from fedenc.bitdepth import is_deep
 from fedenc.errors import CipherError, DataError
 
 READABLE = (".png", ".webp", ".bmp", ".jpg", ".jpeg")
@@ -42,11 +43,17 @@ def read(path: Path) -> tuple[Tensor, str]:
     """
     try:
         with Image.open(path) as file:
-            if file.mode in ("1", "L"):
+            if is_deep(file):
+                raise DataError(
+                    f"{path.name} has more than 8 bits a channel, expected 8-bit gray or RGB; "
+                    "convert it"
+                )
+            opaque = "transparency" not in file.info
+            if file.mode in ("1", "L") and opaque:
                 return _tensor(file.convert("L")), "L"
-            if file.mode == "RGB" and "transparency" not in file.info:
+            if file.mode == "RGB" and opaque:
                 return _tensor(file), "RGB"
-            if file.mode not in ("RGB", "RGBA", "LA", "P", "PA"):
+            if file.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
                 raise DataError(
                     f"{path.name} has mode {file.mode}, expected 8-bit gray or RGB; convert it"
                 )
@@ -56,6 +63,8 @@ def read(path: Path) -> tuple[Tensor, str]:
                     f"{path.name} is transparent in places, and no cipher hides its alpha channel; "
                     "flatten it first"
                 )
+            if file.mode in ("1", "L"):
+                return full[:1], "L"
             return full[:3], "RGBA" if file.mode == "RGBA" else "RGB"
     except FileNotFoundError:
         raise DataError(f"{path} does not exist") from None

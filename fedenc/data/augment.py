@@ -41,6 +41,11 @@ class Augmentation:
     gridmask: GridMask | None = None
 
     @property
+    def random(self) -> bool:
+        """Whether two draws for one image may differ."""
+        return bool(self.pad) or self.flip or self.gridmask is not None
+
+    @property
     def copies(self) -> int:
         """Size of the exhaustive set: an epoch visits every image so many times."""
         return len(self.shifts) * len(self.flips)

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from fedenc.bitdepth import is_deep
 from fedenc.data.cache import Batch
 from fedenc.errors import DataError
 
 _BATCH = 512  # images decoded and held before they are written
 _WORKERS = min(8, os.cpu_count() or 1)
-_DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits a channel
 _SIGNATURES = ((b"\x89PNG", ("PNG",)), (b"\xff\xd8\xff", ("JPEG",)), (b"RIFF", ("WEBP",)))
 
 
@@ -41,7 +41,7 @@ def decode(data: bytes | Path, where: str, size: int | None = None) -> NDArray[n
     try:
         encoded = data if isinstance(data, bytes) else data.read_bytes()
         with Image.open(io.BytesIO(encoded), formats=_formats(encoded)) as image:
-            if image.mode.startswith(_DEEP):
+            if is_deep(image):
                 raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
             return to_array(ImageOps.exif_transpose(image).convert("RGB"), size)
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes

@@ -35,11 +35,8 @@ def contradictions(s: "Scenario") -> Iterable[str]:
             "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
             "encryption.color_shuffle = false or use model.input = 'invariant'"
         )
-    if s.encryption.views > 1 and not keyless and s.encryption.keys != "image":
-        yield (
-            f"encryption.views = {s.encryption.views} needs encryption.keys = 'image', found "
-            f"'{s.encryption.keys}': under one key all views of an image are the same"
-        )
+    if s.inference.queries == ():
+        yield "inference.queries is empty; name a kind of query, or leave it out to ask all"
     yield from _without_keys(s)
     if s.server.min_clients is not None and s.server.min_clients > s.clients.count:
         yield (
@@ -75,11 +72,6 @@ def _without_keys(s: "Scenario") -> Iterable[str]:
         yield (
             "inference.queries asks for foreign queries; expected transformation.answers = "
             "'third-party' and transformation.foreign = true"
-        )
-    if s.encryption.views > 1:
-        yield (
-            f"encryption.views = {s.encryption.views}, but without keys all views of an image are "
-            "the same; set it to 1"
         )
     if unwanted := sorted(s.encryption.parameters()):
         yield (

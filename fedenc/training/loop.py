@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -57,6 +58,13 @@ class Progress:
     @property
     def done(self) -> bool:
         return self.step == self.steps
+
+    def __str__(self) -> str:
+        left = timedelta(seconds=round(self.seconds_left))
+        return (
+            f"epoch {self.epoch}/{self.epochs}, loss {self.loss:.3f}, "
+            f"{self.images_per_second:,.0f} images/s, {left} left"
+        )
 
 
 @dataclass(frozen=True)

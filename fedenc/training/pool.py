@@ -5,6 +5,7 @@ one stays in the host's memory: a thread gathers the next batch into a page-lock
 device works on this one, and the copy to the device is asynchronous.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -34,7 +35,7 @@ class Pool:
         resident: bool | None = None,
     ) -> None:
         if resident is None:
-            resident = images.device == device or fits(images, device)
+            resident = images.device.type == device.type or fits(images.nbytes, device)
         self.device = device
         self.home = device if resident else torch.device("cpu")
         self.resident = resident
@@ -95,12 +96,20 @@ class _Buffer:
             self.event.record()
 
 
-def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether a copy of ``images`` leaves the device room for training."""
+def fits(nbytes: int, device: torch.device) -> bool:
+    """Whether a pool of so many bytes leaves the device room for training."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return bool(images.numel() * images.element_size() <= RESIDENT_SHARE * free)
+    return nbytes <= RESIDENT_SHARE * free
+
+
+def room(rows: int, shape: tuple[int, int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Memory for a pool, uint8 rows×C×H×W images and int64 (rows,) labels, that is not filled yet:
+    on the device if it fits there, else on the host, from where batches are streamed."""
+    home = device if fits(rows * math.prod(shape), device) else torch.device("cpu")
+    images = torch.empty((rows, *shape), dtype=torch.uint8, device=home)
+    return images, torch.empty(rows, dtype=torch.int64, device=home)
 
 
 def check_labels(labels: Tensor, images: int, classes: int, views: int) -> None:

@@ -184,7 +184,11 @@ class Job:
     def classifier(
         self, stem: str, phase: str, images: Tensor, seed: int, report: Report
     ) -> Network:
-        """Train a classifier, or take the one that was."""
+        """Train a classifier, or take the one that was.
+
+        ``seed`` initialises it. All hold out the same images, those of the job's own seed, so that
+        none is ever measured on what it was trained on.
+        """
         if not (self.work / f"{stem}.json").exists():
             model = replace(self, seed=seed).blank()
             self._run(
@@ -195,7 +199,7 @@ class Job:
                     images,
                     self.labels,
                     config=self.classifier_training,
-                    seed=seed,
+                    seed=self.seed,
                     device=self.device,
                     state=state,
                     every_seconds=_REPORT_SECONDS,

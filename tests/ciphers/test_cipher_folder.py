@@ -2,13 +2,16 @@
 
 import json
 import shutil
+import struct
 from pathlib import Path
+from zlib import compress, crc32
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fedenc.ciphers import folder, make, manifest
+from fedenc.ciphers import folder, imagefile, make, manifest
+from fedenc.data.decode import decode
 from fedenc.errors import CipherError, DataError, FedencError, KeyfileError
 from fedenc.keys import POLICIES, KeyRing
 
@@ -281,3 +284,46 @@ def test_damaged_manifests(photos: Path, tmp_path: Path, old: str, new: str, mes
     with pytest.raises(FedencError, match=message):
         folder.decrypt(sent, tmp_path / "back", RING)
     shutil.rmtree(sent)
+
+
+def test_a_left_manifest_is_not_joined_to_another_image(photos: Path, tmp_path: Path) -> None:
+    target = tmp_path / "hidden.png"
+    folder.encrypt(photos / "gray.png", target, make("pixel"), RING)
+    target.unlink()
+    with pytest.raises(DataError, match=r"hidden\.png\.fedenc\.jsonl exists"):
+        folder.encrypt(photos / "gray.png", target, make("pixel"), RING)
+    assert not target.exists()
+
+
+def test_two_images_that_would_decrypt_to_one_are_refused(photos: Path, tmp_path: Path) -> None:
+    picture(3, 3).save(photos / "d.jpg.png")
+    with pytest.raises(DataError, match=r"two images would both become d\.jpg\.png"):
+        folder.encrypt(photos, tmp_path / "sent", make("pixel"), RING, suffix=".webp")
+    assert not (tmp_path / "sent").exists()
+
+
+def _deep_png(path: Path) -> None:
+    """2×1 pixels of 16 bits a channel, which Pillow can read but not write."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", crc32(kind + data))
+
+    head = struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0)
+    rows = compress(b"\0" + bytes(range(12)))
+    parts = (chunk(b"IHDR", head), chunk(b"IDAT", rows), chunk(b"IEND", b""))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+
+
+def test_what_eight_bits_cannot_hold_is_refused(tmp_path: Path) -> None:
+    _deep_png(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        imagefile.read(tmp_path / "deep.png")
+    with pytest.raises(DataError, match="more than 8 bits a channel"):
+        decode(tmp_path / "deep.png", "deep.png")
+    gray = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    gray.save(tmp_path / "glass.png", transparency=3)
+    with pytest.raises(DataError, match="transparent in places"):
+        imagefile.read(tmp_path / "glass.png")
+    gray.save(tmp_path / "opaque.png", transparency=200)
+    image, mode = imagefile.read(tmp_path / "opaque.png")
+    assert (image.shape, mode) == ((1, 4, 4), "L")

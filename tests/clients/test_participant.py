@@ -224,3 +224,19 @@ def test_without_pairs_there_is_no_agreement() -> None:
     score = owner.score(dict.fromkeys(("plain", "encrypted"), np.ones((3, 4), np.float32)))
     assert (score.agree, score.pairs) == (None, None)
     assert set(score.to_json()) == {"correct", "total", "agree", "pairs"}
+
+
+def test_random_augmentation_makes_views_differ_under_one_key() -> None:
+    owner = participant(policy="same", views=3, augmentation=named("crop-flip"))
+    shard = owner.upload()
+    check(shard, rules(views=3), purpose="train")
+    restored = decrypted(shard, owner, "same", "train")
+    assert len({row.tobytes() for row in restored}) > 6 * 2
+
+
+def test_a_ring_that_serves_again_spends_no_keystream_twice() -> None:
+    """As simulations do, whose key seed outlives a run: ids start at 0 in each of them."""
+    first, again = participant(policy="image"), participant(policy="image")
+    other = participant(policy="image", train=labelled(6, 5))
+    assert first.upload().manifest.nonce == again.upload().manifest.nonce
+    assert first.upload().manifest.nonce != other.upload().manifest.nonce

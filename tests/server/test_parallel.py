@@ -22,6 +22,7 @@ from fake_grid import SHAPE, provider_view
 from ray._private.state import actors
 
 import server.parallel
+import server.trainer
 import simulations.run as run_module
 from fedenc.errors import EngineError, ScenarioError, TrainingError
 from fedenc.scenario import load
@@ -29,7 +30,7 @@ from fedenc.scenario.sections import Server, Training
 from fedenc.training.loop import Progress
 from server.app import Event, serve
 from server.parallel import Desk, Finished, ParallelTrainer
-from server.trainer import Pace, gpus_per_worker
+from server.trainer import Pace, cluster_resources, gpus_per_worker
 from simulations import engine
 
 
@@ -65,6 +66,24 @@ def test_too_few_gpus_show_before_anyone_is_asked(
     grid = SimpleNamespace()  # which nobody may use
     with pytest.raises(EngineError, match="workers = 2, but the Ray cluster has 1 GPUs"):
         serve(grid, provider_view(server=Server(workers=2)), 1, tmp_path, print)  # type: ignore[arg-type]
+
+
+def test_resources_wait_for_a_ray_that_is_still_starting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flower starts it beside the server."""
+    asked: list[int] = []
+
+    def starting() -> dict[str, float]:
+        asked.append(1)
+        if len(asked) < 3:
+            raise ray.exceptions.RaySystemError("Ray has not been started yet")
+        return {"CPU": 1.0}
+
+    monkeypatch.setattr(ray, "cluster_resources", starting)
+    assert cluster_resources() == {"CPU": 1.0}
+    monkeypatch.setattr(server.trainer, "_RAY_TIMEOUT", 0.0)
+    asked.clear()
+    with pytest.raises(EngineError, match="Ray did not start within 0 s"):
+        cluster_resources()
 
 
 @pytest.mark.parametrize(

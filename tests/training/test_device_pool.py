@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedenc.training.pool import Pool
+from fedenc.training.pool import Pool, fits, room
 
 CPU = torch.device("cpu")
 
@@ -33,3 +33,14 @@ def test_a_stream_can_be_left_in_the_middle():
 def test_the_pool_is_not_copied_where_it_already_is():
     images = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
     assert Pool(images, torch.zeros(4, dtype=int), CPU).images.data_ptr() == images.data_ptr()
+
+
+def test_room_is_on_the_device_only_where_the_pool_fits(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    assert fits(60, torch.device("cuda"))
+    assert not fits(61, torch.device("cuda"))
+    assert fits(10**15, CPU)
+    images, labels = room(7, (1, 3, 3), torch.device("cuda"))
+    assert images.device == labels.device == CPU
+    assert (images.shape, images.dtype) == ((7, 1, 3, 3), torch.uint8)
+    assert (labels.shape, labels.dtype) == ((7,), torch.int64)

@@ -1,11 +1,14 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from fedenc.errors import TrainingError, TransformationError
+from fedenc.training import validation
 from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
+from fedenc.training.loop import fit
 from fedenc.transformation import bundle, phases
 from fedenc.transformation.bundle import load_classifier, load_transformation
 from fedenc.transformation.config import TransformationConfig
@@ -287,3 +290,17 @@ def test_a_folder_in_use_is_left_alone(tmp_path):
     with pytest.raises(TrainingError, match="not empty and holds no bundle"):
         make(tmp_path)
     assert (tmp_path / "training" / "mine.txt").exists()
+
+
+def test_all_classifiers_hold_out_the_same_images(tmp_path, monkeypatch):
+    """Else what is held out from one would be measured on another that was trained on it."""
+    held_out = []
+
+    def recorded(model, images, labels, *, seed, config, **keywords):
+        held_out.append(validation.split(labels, config.validation, seed)[1].tolist())
+        return fit(model, images, labels, seed=seed, config=config, **keywords)
+
+    monkeypatch.setattr(phases, "fit", recorded)
+    make(tmp_path / "bundle", replace(CONFIG, foreign=True))
+    assert len(held_out) >= 2
+    assert all(rows == held_out[0] for rows in held_out)
