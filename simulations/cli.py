@@ -127,7 +127,7 @@ def protect_images(
 
 
 def _default_folder(name: str, digest: str, resume: bool) -> Path:
-    """A new folder under ``runs/``, or the newest unfinished one of the same scenario."""
+    """A new folder under ``runs/``, or the newest one of the same scenario."""
     prefix = f"{name}-{digest[:8]}-"
     if resume:
         earlier = sorted(Path("runs").glob(f"{prefix}*"))
