@@ -166,27 +166,44 @@ def test_a_simulation_survives_the_death_of_a_worker(
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
+KILLED = """
+import os
+import sys
+from pathlib import Path
+
+import server.parallel
+from fedenc.scenario import load
+from simulations.run import simulate
+
+folder = Path(sys.argv[1])
+server.parallel.CHECKPOINT_SECONDS = 0.0
+
+
+def stop(event):
+    if event.phase == "training" and list(folder.rglob("checkpoint-*.bin")):
+        os._exit(7)
+
+
+simulate(load(None, sys.argv[2:]), folder, report=stop)
+"""
+
+
 @pytest.mark.e2e
 @pytest.mark.slow
-def test_a_run_on_several_workers_goes_on_where_it_was_stopped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(server.parallel, "CHECKPOINT_SECONDS", 0.0)
+def test_a_run_on_several_workers_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     folder, steps = tmp_path / "run", list[int]()
-
-    def stop(event: Event) -> None:
-        if event.phase == "training" and list(folder.rglob("checkpoint-*.bin")):
-            raise TrainingError("stopped by hand")
 
     def note(event: Event) -> None:
         if event.phase == "training" and event.done:
             steps.append(int(event.done))
 
-    sets = ["clients.count=4", "clients.images=32", "inference.images=8", "training.epochs=25"]
-    scenario = load(None, [*sets, "server.workers=2", "training.batch_size=32"])
-    with pytest.raises(TrainingError, match="stopped by hand"):
-        run_module.simulate(scenario, folder, report=stop)
-    done = run_module.simulate(scenario, folder, report=note, resume=True)
+    sets = [
+        *("clients.count=4", "clients.images=32", "inference.images=8", "encryption.seed=1"),
+        *("server.workers=2", "training.epochs=25", "training.batch_size=32"),
+    ]
+    killed = subprocess.run([sys.executable, "-c", KILLED, folder, *sets], timeout=300)
+    assert killed.returncode == 7
+    done = run_module.simulate(load(None, sets), folder, report=note, resume=True)
     assert steps[0] > 4, "the first epoch was not done again"
     assert steps[-1] == 25 * 4
     assert done.result["upload"]["resumed"] == 4
