@@ -60,11 +60,12 @@ class Progress:
         return self.step == self.steps
 
     def __str__(self) -> str:
-        left = timedelta(seconds=round(self.seconds_left))
-        return (
+        text = (
             f"epoch {self.epoch}/{self.epochs}, loss {self.loss:.3f}, "
-            f"{self.images_per_second:,.0f} images/s, {left} left"
+            f"{self.images_per_second:,.0f} images/s"
         )
+        left = timedelta(seconds=round(self.seconds_left))
+        return text if self.done else f"{text}, {left} left"
 
 
 @dataclass(frozen=True)
