@@ -10,12 +10,12 @@ draw                        bytes taken from every stream
 ==========================  =====================================================================
 ``bytes(n)``                n
 ``bits(n)``, ``masks(n)``   ⌈n / 8⌉, least significant bit first
-``integers(bound, n)``      ``integer_bytes(bound, n)``: n little-endian words and the spare ones
-                            that stand in for rejected words
+``integers(bound, n)``      ``integer_bytes(bound, n)``: little-endian words of one or four integers
+                            each, and the spare ones that stand in for rejected words
 ``permutations(size, n)``   8·n·size: little-endian 64-bit words, ranked
 ==========================  =====================================================================
 
-Where rejection finds no spare word left (probability below 1e-12 a draw, see ``spare_words``) or a
+Where rejection finds no spare word left (probability below 1e-12, see ``_words_needed``) or a
 permutation's words tie (below size²/2⁶⁵), the affected image continues from a *refill* stream: the
 same subkey under a nonce whose last eight bytes hold the draw's number, counted from 1.
 """
@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,36 +39,47 @@ Bytes = npt.NDArray[np.uint8]
 _WORD_TYPES: dict[int, np.dtype[Any]] = {size: np.dtype(f"<u{size}") for size in (1, 2, 4, 8)}
 
 
-def word_bytes(bound: int) -> int:
-    """The narrowest word (1, 2, 4 or 8 bytes) of which rejection wastes at most one in 32."""
+@cache
+def packing(bound: int) -> tuple[int, int]:
+    """How integers below bound are drawn: bytes of a word (1, 2, 4 or 8), and integers from each.
+
+    One from a byte where the bound divides 256. For other bounds up to 256, four from a word of
+    four bytes: the key stays as short and rejections become rare (below 6, one word in 6.7 million,
+    where a byte for each would reject one in 64). Where that rejects more than one word in 32, and
+    above 256, one from the narrowest word of which at most one in 32 is rejected.
+    """
     if not 1 <= bound <= 2**59:
         raise CipherError(f"bound is {bound}, expected 1 to 2**59")
-    for size in (1, 2, 4):
-        values = 256**size
-        if bound <= values and 32 * (values % bound) <= values:
-            return size
-    return 8
+    if 256 % bound == 0:
+        return 1, 1
+    candidates = ((4, 4), (2, 1), (4, 1)) if bound <= 256 else ((2, 1), (4, 1))
+    for size, integers in candidates:
+        values, group = 256**size, bound**integers
+        if group <= values and 32 * (values % group) <= values:
+            return size, integers
+    return 8, 1
 
 
-def spare_words(bound: int, n: int) -> int:
-    """How many words beyond n a draw of n integers takes to replace rejected ones.
+def _words_needed(bound: int, n: int) -> tuple[int, int]:
+    """How many words a draw of n integers takes: those that yield them, and spare ones.
 
-    ``m + 8·⌈√m⌉ + 16`` with m = ⌈n·q / (1 − q)⌉, the spare words needed on average, where q (at
-    most 1/32) is the rejected share of the words. By Chernoff's bound that does not suffice with
-    probability below 1e-12, for every n. None are taken where the bound divides the words evenly.
+    The spare words are ``s + 8·⌈√s⌉ + 16`` with s = ⌈m·q / (1 − q)⌉, those needed on average to
+    replace rejected ones, where q (at most 1/32) is the rejected share of the m words. By
+    Chernoff's bound they do not suffice with probability below 1e-12, for every m. None are taken
+    where nothing is rejected.
     """
-    values = 1 << 8 * word_bytes(bound)
-    remainder = values % bound
-    if remainder == 0 or n == 0:
-        return 0
-    mean = -(-n * remainder // (values - remainder))
-    root = math.isqrt(mean - 1) + 1
-    return mean + 8 * root + 16
+    size, integers = packing(bound)
+    words, values = -(-n // integers), 256**size
+    rejected = values % bound**integers
+    if rejected == 0 or n == 0:
+        return words, 0
+    mean = -(-words * rejected // (values - rejected))
+    return words, mean + 8 * (math.isqrt(mean - 1) + 1) + 16
 
 
 def integer_bytes(bound: int, n: int) -> int:
     """Bytes that ``integers(bound, n)`` takes from every stream."""
-    return word_bytes(bound) * (n + spare_words(bound, n))
+    return packing(bound)[0] * sum(_words_needed(bound, n))
 
 
 # OpenSSL reads the first bytes of what it calls the nonce as the block counter: zero here.
@@ -155,17 +167,22 @@ class Keystream:
     def integers(self, bound: int, n: int) -> npt.NDArray[Any]:
         """Uniform integers in [0, bound), shape (U, n); uint8 where bound ≤ 256, else int64.
 
-        A word w is rejected when it lies at or above the largest multiple of bound that a word
-        can hold; else the integer is w mod bound. The k-th rejected word of an image is replaced
-        by its k-th accepted spare word.
+        A word yields a group of one integer or four, see ``packing``: a number below g = bound or
+        bound⁴. Of a word's v values, those at or above g·⌊v/g⌋ are rejected; any other, divided by
+        ⌊v/g⌋ and rounded down, is the group. The k-th rejected word of an image is replaced by its
+        k-th accepted spare word. Groups of four are split into quotients by bound² and then the
+        remainders; these into quotients by bound and then the remainders.
         """
         self._draws += 1
-        size, spare = word_bytes(bound), spare_words(bound, n)
-        words = self._words(size, n + spare)
-        values = _remainder(words[:, :n], bound)
-        if spare:
-            self._replace_rejected(values, words, bound)
-        return values.astype(np.uint8 if bound <= 256 else np.int64, copy=False)
+        size, together = packing(bound)
+        needed, spare = _words_needed(bound, n)
+        words = self._words(size, needed + spare)
+        groups = _groups(words[:, :needed], bound**together)
+        if spare and groups.max() >= bound**together:
+            self._replace_rejected(groups, words[:, needed:], bound**together)
+        if together == 4:
+            return _split(_split(groups, bound**2, -(-n // 2)), bound, n)
+        return groups.astype(np.uint8 if bound <= 256 else np.int64, copy=False)
 
     def permutations(self, size: int, n: int) -> npt.NDArray[np.int64]:
         """int64 (U, n, size): uniform permutations of range(size).
@@ -200,79 +217,76 @@ class Keystream:
         return taken
 
     def _words(self, size: int, n: int) -> npt.NDArray[Any]:
-        taken = self._take(size * n)
-        return taken if size == 1 else np.ascontiguousarray(taken).view(_WORD_TYPES[size])
+        words = self._take(size * n).view(_WORD_TYPES[size])
+        return words if words.flags.aligned else words.copy()
 
     def _replace_rejected(
-        self, values: npt.NDArray[Any], words: npt.NDArray[Any], bound: int
+        self, groups: npt.NDArray[Any], spare: npt.NDArray[Any], bound: int
     ) -> None:
-        """Where one of the first n of the words (U, n + s) is rejected, overwrite its remainder in
-        values (U, n) with that of an accepted one of the s spare words."""
-        streams, n = values.shape
-        limit = (1 << 8 * words.itemsize) // bound * bound
-        spare = words[:, n:]
-        where = _scattered((words[:, :n] >= limit).reshape(-1))
+        """Overwrite groups (U, m) that came from rejected words, which are those not below bound,
+        with groups from accepted ones of the spare words (U, s)."""
+        streams, n = groups.shape
+        where = np.flatnonzero(groups >= bound)
         first = np.searchsorted(where, np.arange(streams + 1) * n)
         demand = np.diff(first)
-        accepted = spare < limit
+        substitutes = _groups(spare, bound)
+        accepted = substitutes < bound
         supply = np.count_nonzero(accepted, axis=1)
-        offset = np.cumsum(supply) - supply
-        flat = values.reshape(-1)  # a view: values is contiguous
+        flat = groups.reshape(-1)  # a view: groups are contiguous
         if (demand <= supply).all():
             # rejected word i of all is number i − first of its stream, and so is its substitute
             chosen = np.arange(where.size)
-            chosen += np.repeat(offset - first[:-1], demand)
-            flat[where] = _remainder(spare[accepted][chosen], bound)
+            chosen += np.repeat(np.cumsum(supply) - supply - first[:-1], demand)
+            flat[where] = substitutes[accepted][chosen]
             return
         for stream in range(streams):
             holes = where[first[stream] : first[stream + 1]]
-            found = spare[stream][accepted[stream]]
+            found = substitutes[stream][accepted[stream]]
             if found.size < holes.size:
-                more = self._refill_words(stream, words.dtype, limit, holes.size - found.size)
+                more = self._refill_groups(stream, spare.dtype, bound, holes.size - found.size)
                 found = np.concatenate((found, more))
-            flat[holes] = _remainder(found[: holes.size], bound)
+            flat[holes] = found[: holes.size]
 
     def _refill(self, stream: int) -> CipherContext:
         return _stream(self._subkeys[stream], bytes(8) + self._draws.to_bytes(8, "little"))
 
-    def _refill_words(
-        self, stream: int, dtype: np.dtype[Any], limit: int, n: int
+    def _refill_groups(
+        self, stream: int, dtype: np.dtype[Any], bound: int, n: int
     ) -> npt.NDArray[Any]:
-        """The first n accepted words of a stream's refill for the current draw."""
+        """The first n accepted groups of a stream's refill for the current draw."""
         refill = self._refill(stream)
         found = np.empty(0, dtype)
         while found.size < n:
-            fresh = np.frombuffer(refill.update(bytes(64 * dtype.itemsize)), dtype)
-            found = np.concatenate((found, fresh[fresh < limit]))
+            fresh = _groups(np.frombuffer(refill.update(bytes(64 * dtype.itemsize)), dtype), bound)
+            found = np.concatenate((found, fresh[fresh < bound]))
         return found[:n]
 
 
-def _remainder(words: npt.NDArray[Any], bound: int) -> npt.NDArray[Any]:
-    """``words % bound`` in new, contiguous memory."""
-    remainders: npt.NDArray[Any]
-    if bound & (bound - 1) == 0:
-        remainders = np.bitwise_and(words, bound - 1, order="C")
-    else:  # numpy divides with SIMD, but its remainder does not
-        remainders = np.floor_divide(words, bound, order="C")
-        remainders *= words.dtype.type(bound)
-        np.subtract(words, remainders, out=remainders)
-    return remainders
+def _groups(words: npt.NDArray[Any], bound: int) -> npt.NDArray[Any]:
+    """Words divided by how often bound fits into their range, in the narrowest type, contiguous.
+
+    Accepted words become numbers below bound, each as often as any other; rejected words do not.
+    """
+    if bound == 1:  # of a byte's 256 values, too many for a byte
+        return np.zeros(words.shape, np.uint8)
+    largest = int(np.iinfo(words.dtype).max)
+    share = (largest + 1) // bound
+    groups: npt.NDArray[Any] = np.empty(words.shape, np.min_scalar_type(largest // share))
+    np.floor_divide(words, share, out=groups, casting="unsafe")
+    return groups
 
 
-def _scattered(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """``np.flatnonzero`` of a vector where few are true, such as one in 64: it first
-    looks at groups of eight and so spares the processor unpredictable branches."""
-    whole = mask.size // 8 * 8
-    groups = mask[:whole].view(np.uint64)
-    found = np.flatnonzero(groups != 0)
-    inside = np.flatnonzero(groups[found].view(np.bool_))
-    where: npt.NDArray[np.int64] = found[inside >> 3]
-    where <<= 3
-    inside &= 7
-    where += inside
-    if whole == mask.size:
-        return where
-    return np.concatenate((where, whole + np.flatnonzero(mask[whole:])))
+def _split(groups: npt.NDArray[Any], bound: int, n: int) -> npt.NDArray[Any]:
+    """From groups (U, m) below bound², bound at most 2¹⁶: their quotients by bound, then as many of
+    the remainders as make n a stream; (U, n), in the narrowest type."""
+    streams, m = groups.shape
+    parts = np.empty((streams, n), np.min_scalar_type(bound - 1))
+    quotients, remainders, few = parts[:, :m], parts[:, m:], n - m
+    np.floor_divide(groups, bound, out=quotients, casting="unsafe")
+    # numpy divides with SIMD, but its remainder does not; this wraps, and comes out right
+    np.multiply(quotients[:, :few], bound, out=remainders)
+    np.subtract(groups[:, :few], remainders, out=remainders, casting="unsafe")
+    return parts
 
 
 def rank(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:

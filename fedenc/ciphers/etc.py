@@ -70,13 +70,13 @@ class EtC(Cipher):
         padded_images = functional.pad_edges(images, height, width)
         parts = blocks.scramble(functional.split_blocks(padded_images, self.block_size), key[:3])
         if self.color_shuffle:
-            parts = functional.color_shuffle_(parts, key[3][..., None, None], dim=2)
+            parts = functional.shuffle_block_colors(parts, key[3])
         return functional.merge_blocks(parts, height, width)
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         parts = functional.split_blocks(images, self.block_size)
         if self.color_shuffle:
-            parts = functional.color_unshuffle(parts, key[3][..., None, None], dim=2)
+            parts = functional.unshuffle_block_colors(parts, key[3])
         restored = blocks.unscramble(parts, key[:3])
         return blocks.unpad(functional.merge_blocks(restored, *images.shape[2:]), shape)
 

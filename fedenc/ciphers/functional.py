@@ -8,10 +8,13 @@ axis is N, or 1 where all images share a key.
 from __future__ import annotations
 
 from functools import cache
+from itertools import permutations
 
 import numpy as np
 import torch
 from torch import Tensor
+
+Pairs = tuple[tuple[int, int], ...]
 
 
 def negative_positive(images: Tensor, flips: Tensor, *, out: Tensor | None = None) -> Tensor:
@@ -27,72 +30,64 @@ def negative_positive(images: Tensor, flips: Tensor, *, out: Tensor | None = Non
     return torch.bitwise_xor(images, flips, out=out)
 
 
-def color_shuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
-    """Colour shuffling: permute R, G and B.
+def color_shuffle(images: Tensor, codes: Tensor) -> Tensor:
+    """Colour shuffling: permute R, G and B of every pixel.
 
     Sirichotedumrong, Kinoshita & Kiya, IEEE Access 2019, Table 1. The source of output R, G, B is,
     for code 0 RGB, 1 RBG, 2 GRB, 3 GBR, 4 BRG, 5 BGR.
 
     Args:
-        images: uint8 with an axis of three channels, such as (N, 3, H, W).
-        codes: uint8 in 0 to 5, broadcastable to images without that axis.
-        dim: the axis of the channels.
+        images: uint8 (N, 3, H, W).
+        codes: uint8 in 0 to 5, (N or 1, H, W).
     """
-    return color_shuffle_(images.clone(), codes, dim=dim)
+    return color_shuffle_(images.clone(), codes)
 
 
-def color_shuffle_(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
+def color_shuffle_(images: Tensor, codes: Tensor) -> Tensor:
     """``color_shuffle`` in place."""
-    return _exchange_(images, codes, dim, ((0, 1), (0, 2), (1, 2)))
+    return _exchange_(images, codes, ((0, 1), (0, 2), (1, 2)))
 
 
-def color_unshuffle(images: Tensor, codes: Tensor, *, dim: int = 1) -> Tensor:
+def color_unshuffle(images: Tensor, codes: Tensor) -> Tensor:
     """Undo ``color_shuffle`` with the same codes."""
-    return _exchange_(images.clone(), codes, dim, ((1, 2), (0, 2), (0, 1)))
+    return _exchange_(images.clone(), codes, ((1, 2), (0, 2), (0, 1)))
 
 
-def _exchange_(
-    images: Tensor, codes: Tensor, dim: int, order: tuple[tuple[int, int], ...]
-) -> Tensor:
+def _exchange_(images: Tensor, codes: Tensor, order: Pairs) -> Tensor:
     """Conditionally exchange pairs of channels in place, in the order given.
 
     Every permutation of three channels is a product of three conditional exchanges: code = 2·k + s
     brings channel k to the front, then exchanges the other two if s = 1. Exchanges run as bytewise
     logic, an order of magnitude faster than gathering by index.
     """
-    planes = list(images.unbind(dim))
-    if images.device.type == "cpu":
-        swaps, scratch = _swap_bits(codes), torch.empty_like(planes[0])
-        for first, second in order:
-            _exchange_logic(planes[first], planes[second], swaps[first, second], scratch)
-        return images
-    swaps = {(0, 1): codes > 1, (0, 2): codes > 3, (1, 2): (codes & 1).view(torch.bool)}
+    exchange = _exchange_logic if images.device.type == "cpu" else _exchange_select
+    exchange(images, codes, order)
+    return images
+
+
+def _exchange_logic(images: Tensor, codes: Tensor, order: Pairs) -> None:
+    """For processors, where libraries select between bytes one by one, but multiply and combine
+    them with vector instructions, and NumPy compares with them too, which torch does not."""
+    planes, code = images.unbind(1), codes.numpy()
+    scratch = torch.from_numpy(np.empty(planes[0].shape, np.uint8))
     for first, second in order:
-        planes[first], planes[second] = _exchange_select(
-            planes[first], planes[second], swaps[first, second]
-        )
-    return torch.stack(planes, dim, out=images)
+        swap = code & 1 if first else (code > 2 * second - 1).view(np.uint8)
+        left, right = planes[first], planes[second]
+        torch.bitwise_xor(left, right, out=scratch)
+        scratch *= torch.from_numpy(swap)
+        left ^= scratch
+        right ^= scratch
 
 
-def _swap_bits(codes: Tensor) -> dict[tuple[int, int], Tensor]:
-    """Which channels to exchange, as 0 or 1; by NumPy, as torch compares bytes one by one."""
-    values = codes.numpy()
-    swaps = {(0, 1): values > 1, (0, 2): values > 3, (1, 2): values & 1}
-    return {pair: torch.from_numpy(swap.view(np.uint8)) for pair, swap in swaps.items()}
-
-
-def _exchange_logic(left: Tensor, right: Tensor, swap: Tensor, scratch: Tensor) -> None:
-    """In place where swap is 1, not 0. For processors, where libraries select between bytes one by
-    one, but multiply and combine them with vector instructions."""
-    torch.bitwise_xor(left, right, out=scratch)
-    scratch *= swap
-    left ^= scratch
-    right ^= scratch
-
-
-def _exchange_select(left: Tensor, right: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+def _exchange_select(images: Tensor, codes: Tensor, order: Pairs) -> None:
     """For GPUs, where memory traffic is what counts: half of what logic moves."""
-    return torch.where(chosen, right, left), torch.where(chosen, left, right)
+    planes = list(images.unbind(1))
+    swaps = {(0, 1): codes > 1, (0, 2): codes > 3, (1, 2): (codes & 1).view(torch.bool)}
+    for pair in order:
+        (left, right), chosen = (planes[i] for i in pair), swaps[pair]
+        planes[pair[0]] = torch.where(chosen, right, left)
+        planes[pair[1]] = torch.where(chosen, left, right)
+    torch.stack(planes, 1, out=images)
 
 
 def pad_edges(images: Tensor, height: int, width: int) -> Tensor:
@@ -161,6 +156,28 @@ def permute_blocks(blocks: Tensor, order: Tensor) -> Tensor:
 def unpermute_blocks(blocks: Tensor, order: Tensor) -> Tensor:
     """Undo ``permute_blocks`` with the same order."""
     return permute_blocks(blocks, invert_permutation(order))
+
+
+def shuffle_block_colors(blocks: Tensor, codes: Tensor) -> Tensor:
+    """Colour shuffling of whole blocks, with the codes of ``color_shuffle``.
+
+    Args:
+        blocks: uint8 (N, M, 3, size, size).
+        codes: integers in 0 to 5, (N or 1, M).
+    """
+    return permute_blocks(blocks.flatten(1, 2), _color_order(codes)).reshape(blocks.shape)
+
+
+def unshuffle_block_colors(blocks: Tensor, codes: Tensor) -> Tensor:
+    """Undo ``shuffle_block_colors`` with the same codes."""
+    return unpermute_blocks(blocks.flatten(1, 2), _color_order(codes)).reshape(blocks.shape)
+
+
+def _color_order(codes: Tensor) -> Tensor:
+    """Codes (U, M) as permutations, int64 (U, 3·M), of all blocks' channels."""
+    sources = torch.tensor(list(permutations(range(3))), device=codes.device)  # Table 1's order
+    first = torch.arange(0, 3 * codes.shape[1], 3, device=codes.device)
+    return (sources[codes.long()] + first[:, None]).flatten(1)
 
 
 def invert_permutation(order: Tensor) -> Tensor:

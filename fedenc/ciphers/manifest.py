@@ -19,7 +19,7 @@ from fedenc.errors import CipherError, DataError, KeyfileError
 from fedenc.keys import NONCE_BYTES, POLICIES, KeyRing, Policy
 
 FORMAT = "fedenc encrypted images"
-VERSION = 1
+VERSION = 2  # 1 drew integers otherwise
 NAME = "fedenc-manifest.jsonl"
 PURPOSE = "file"
 
@@ -141,8 +141,13 @@ def _json(path: Path, number: int, line: str) -> dict[str, Any]:
 
 
 def _header(path: Path, line: dict[str, Any]) -> Header:
-    if line.get("format") != FORMAT or line.get("version") != VERSION:
-        raise DataError(f"{path} is not a manifest of format {FORMAT!r}, version {VERSION}")
+    if line.get("format") != FORMAT:
+        raise DataError(f"{path} is not a manifest of format {FORMAT!r}")
+    if line.get("version") != VERSION:
+        raise DataError(
+            f"{path} has version {line.get('version')!r}, this program reads {VERSION}; decrypt "
+            "with the program that encrypted"
+        )
     try:
         header = Header(**{k: v for k, v in line.items() if k not in ("format", "version")})
         sound = len(bytes.fromhex(header.nonce)) == NONCE_BYTES and header.policy in POLICIES

@@ -262,7 +262,8 @@ def test_unusable_folders(photos: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('"version": 1', '"version": 9', "not a manifest of format"),
+        ('"format": "fedenc', '"format": "another', "not a manifest of format"),
+        ('"version": 2', '"version": 1', "has version 1, this program reads 2"),
         ('"cipher": "pixel"', '"cipher": "pixels"', "there is no cipher 'pixels'"),
         ('"color_shuffle": true', '"color": true', "has no parameter 'color'"),
         ('"policy": "image"', '"policy": "all"', "damaged in line 1"),

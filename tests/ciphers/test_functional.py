@@ -51,17 +51,30 @@ def test_color_shuffle(n: int, height: int, width: int, shared: bool, seed: int)
         expected = [int(images[i, "RGB".index(source), y, x]) for source in sources]
         assert found[i, :, y, x].tolist() == expected
     assert torch.equal(F.color_unshuffle(found, codes), images)
-    moved = F.color_shuffle(images.movedim(1, 3), codes, dim=3)
-    assert torch.equal(moved.movedim(3, 1), found)
+
+
+@settings(deadline=None)
+@given(sizes, sizes, sizes, keys, seeds)
+def test_shuffle_block_colors(n: int, count: int, size: int, shared: bool, seed: int) -> None:
+    blocks = uint8(n, count, 3, size, size, seed=seed)
+    codes = uint8(1 if shared else n, count, seed=seed + 1, high=6)
+    found = F.shuffle_block_colors(blocks, codes)
+    for i, j in np.ndindex(n, count):
+        sources = TABLE_1[int(codes[0 if shared else i, j])]
+        for channel, source in enumerate(sources):
+            assert torch.equal(found[i, j, channel], blocks[i, j, "RGB".index(source)])
+    assert torch.equal(F.unshuffle_block_colors(found, codes), blocks)
 
 
 def test_both_ways_to_exchange_channels_agree() -> None:
     """Processors exchange by logic, GPUs by selection."""
-    left, right, swap = uint8(50), uint8(50, seed=1), uint8(50, seed=2, high=2)
-    selected = F._exchange_select(left, right, swap == 1)
-    F._exchange_logic(left, right, swap, torch.empty_like(left))
-    assert torch.equal(selected[0], left)
-    assert torch.equal(selected[1], right)
+    images, codes = uint8(6, 3, 50, 7), uint8(6, 50, 7, seed=1, high=6)
+    for order in (((0, 1), (0, 2), (1, 2)), ((1, 2), (0, 2), (0, 1))):
+        selected, combined = images.clone(), images.clone()
+        F._exchange_select(selected, codes, order)
+        F._exchange_logic(combined, codes, order)
+        assert torch.equal(selected, combined)
+        assert not torch.equal(selected, images)
 
 
 @settings(deadline=None)

@@ -76,8 +76,12 @@ def test_key_bytes_sit_where_documented(color_shuffle: bool) -> None:
     found = encrypt(images, color_shuffle=color_shuffle).numpy()
     for image, source, result in zip(images.numpy(), raw, found, strict=True):
         bits = [int(byte) >> i & 1 for byte in source[:14] for i in range(8)]
-        words = source[14:].tolist()
-        spare = iter([word for word in words[35:] if word < 252])
+        words = np.frombuffer(source[14:].tobytes(), "<u4").tolist()
+        limit = 2**32 - 2**32 % 6**4
+        spare = iter([word for word in words[9:] if word < limit])
+        fours = [(word if word < limit else next(spare)) // (2**32 // 6**4) for word in words[:9]]
+        twos = [four // 36 for four in fours] + [four % 36 for four in fours]
+        codes = [two // 6 for two in twos] + [two % 6 for two in twos]
         for y in range(5):
             for x in range(7):
                 at = y * 7 + x
@@ -86,8 +90,7 @@ def test_key_bytes_sit_where_documented(color_shuffle: bool) -> None:
                     for c in range(3)
                 ]
                 if color_shuffle:
-                    word = words[at] if words[at] < 252 else next(spare)
-                    pixel = reference_shuffle(pixel, word % 6)
+                    pixel = reference_shuffle(pixel, codes[at])
                 assert result[:, y, x].tolist() == pixel
 
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from fedenc import keystream as module
 from fedenc.errors import CipherError
-from fedenc.keystream import Keystream, integer_bytes, rank, spare_words, word_bytes
+from fedenc.keystream import Keystream, integer_bytes, packing, rank
 
 SUBKEYS = [bytes([i]) * 32 for i in range(8)]
 
@@ -71,11 +71,20 @@ def test_masks_are_bits_that_fill_bytes() -> None:
 
 
 def reference_integers(raw: bytes, bound: int, n: int) -> list[int]:
-    size = word_bytes(bound)
+    size, together = packing(bound)
     words = [int.from_bytes(raw[i : i + size], "little") for i in range(0, len(raw), size)]
-    limit = 256**size - 256**size % bound
-    spare = iter([word for word in words[n:] if word < limit])
-    return [(word if word < limit else next(spare)) % bound for word in words[:n]]
+    group = bound**together
+    share = 256**size // group
+    needed = -(-n // together)
+    spare = iter([word for word in words[needed:] if word < group * share])
+    accepted = (word if word < group * share else next(spare) for word in words[:needed])
+    values = [word // share for word in accepted]
+    while together > 1:
+        together //= 2
+        divided = [divmod(value, bound**together) for value in values]
+        values = [high for high, _ in divided] + [low for _, low in divided]
+        values = values[: -(-n // together)]
+    return values
 
 
 @settings(max_examples=60, deadline=None)
@@ -162,32 +171,54 @@ def test_restart_and_part_start_over() -> None:
     assert (shared.part(1, 3).count, shared.part(1, 3).streams) == (2, 1)
 
 
-def test_word_and_spare_counts_keep_their_promises() -> None:
+def test_packing_and_spare_words_keep_their_promises() -> None:
     for bound in [*range(1, 400), 2**16 - 1, 2**16, 2**16 + 1, 10**6, 2**32 + 1, 2**59]:
-        values = 256 ** word_bytes(bound)
-        share = values % bound / values
+        size, together = packing(bound)
+        values, group = 256**size, bound**together
+        assert group <= values
+        share = values % group / values
         assert share <= 1 / 32
         for n in (0, 1, 10, 1024, 50_176, 10**6, 10**8):
-            spare = spare_words(bound, n)
+            needed = -(-n // together)
+            spare = integer_bytes(bound, n) // size - needed
             if share == 0 or n == 0:
                 assert spare == 0
                 continue
-            # Chernoff: P(Binomial(n + spare, share) > spare)
-            mean = (n + spare) * share
+            # Chernoff: P(Binomial(needed + spare, share) > spare)
+            mean = (needed + spare) * share
             excess = spare / mean - 1
             assert mean * ((1 + excess) * math.log(1 + excess) - excess) > math.log(1e12)
 
 
-def test_exhausted_spare_words_continue_from_a_refill(monkeypatch: pytest.MonkeyPatch) -> None:
-    bound, n = 6, 400
-    monkeypatch.setattr(module, "spare_words", lambda bound, n: 3)
+# one word in 45, 89, 33 and 200 is rejected; of 63536 each word yields one integer, else four
+@pytest.mark.parametrize(
+    ("bound", "n"), [(100, 4000), (96, 901), (63_536, 900), (215, 4002), (6, 100_003)]
+)
+def test_rejected_words_are_replaced_in_order(bound: int, n: int) -> None:
+    raw = batch(3).bytes(integer_bytes(bound, n))
+    for row, source in zip(batch(3).integers(bound, n), raw, strict=True):
+        assert row.tolist() == reference_integers(source.tobytes(), bound, n)
+
+
+@pytest.mark.parametrize(("bound", "n"), [(100, 4000), (63_536, 4000), (96, 4000)])
+def test_exhausted_spare_words_continue_from_a_refill(
+    monkeypatch: pytest.MonkeyPatch, bound: int, n: int
+) -> None:
+    size, together = packing(bound)
+    needed = n // together
+    monkeypatch.setattr(module, "_words_needed", lambda bound, n: (needed, 1))
     stream = Keystream(SUBKEYS, 8)
     stream.bytes(1)
     found = stream.integers(bound, n)
+    taken = size * (needed + 1)
+    rejected = 0
     for key, row in zip(SUBKEYS, found, strict=True):
-        raw = chacha20(key, 1 + n + 3)[1:]
-        refill = chacha20(key, 256, nonce=bytes(4) + (2).to_bytes(8, "little"))
+        raw = chacha20(key, 1 + taken)[1:]
+        words = np.frombuffer(raw, f"<u{size}")
+        rejected = max(rejected, int((words >= 256**size - 256**size % bound**together).sum()))
+        refill = chacha20(key, 2048, nonce=bytes(4) + (2).to_bytes(8, "little"))
         assert row.tolist() == reference_integers(raw + refill, bound, n)
+    assert rejected > 1  # so that the one spare word did not suffice
     assert (found < bound).all()
 
 
