@@ -52,6 +52,7 @@ _START_TIMEOUT = 300.0  # seconds for Ray Train to start workers, which takes it
 _COLLECTIVE_TIMEOUT = 600  # seconds that a worker waits for the others
 _REPORT_STEPS = 20  # steps between two reports; workers cannot agree on a clock
 _POLL_SECONDS = 0.2  # between two looks at the desk
+_STOP_TIMEOUT = 60.0  # seconds that workers get to their next report when nobody wants their model
 
 
 @dataclass(frozen=True)
@@ -81,17 +82,23 @@ class Desk:
     def __init__(self, state: bytes | None) -> None:
         self._state = state
         self._news = News()
+        self._wanted = True
 
     def take(self) -> bytes | None:
         """The last checkpoint, for workers that start."""
         self._news.started = True
         return self._state
 
-    def post(self, progress: Progress, checkpoint: bytes | None) -> None:
-        """Progress, and now and then a checkpoint, from the first worker."""
+    def post(self, progress: Progress, checkpoint: bytes | None) -> bool:
+        """Progress, and now and then a checkpoint, from the first worker; whether to go on."""
         self._news.progress.append(progress)
         if checkpoint is not None:
             self._state = self._news.checkpoint = checkpoint
+        return self._wanted
+
+    def stop(self) -> None:
+        """From now on nobody wants a model."""
+        self._wanted = False
 
     def fail(self, error: FedencError) -> None:
         """An error that starting again would not mend; the first counts."""
@@ -131,6 +138,7 @@ class ParallelTrainer:
         self._chunks: list[tuple[Any, Any]] = []
         self._rows = 0
         self._desk: Any = None
+        self._training: _Training | None = None
         self._predictor: Trainer | None = None
 
     def where(self) -> dict[str, Any]:
@@ -160,9 +168,9 @@ class ParallelTrainer:
         self._desk = actor.remote(state)
         task = Task(self._view, self._desk, self._rows, tuple(self._chunks), CHECKPOINT_SECONDS)
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            training = _Training(task, self._resources, folder)
-            training.start()
-            trained = self._attend(training, progress, checkpoint)
+            self._training = _Training(task, self._resources, folder)
+            self._training.start()
+            trained = self._attend(self._training, progress, checkpoint)
         self._chunks.clear()  # the object store may drop them
         self._predictor = Trainer(self._view)
         self._predictor.adopt(trained.files)
@@ -209,15 +217,21 @@ class ParallelTrainer:
         return self._predictor.predict(images, foreign=foreign)
 
     def close(self) -> None:
-        """Give all resources back."""
+        """Give all resources back, after a training that was left as well as after one that ended.
+
+        Ray Train's thread must not outlive Ray: it would bring the process down.
+        """
+        if self._training is not None and self._training.is_alive():
+            self._desk.stop.remote()
+            self._training.join(_STOP_TIMEOUT)
         if self._desk is not None:
-            ray.kill(self._desk)  # workers that still run end at their next report
+            ray.kill(self._desk)
         if self._predictor is not None:
             self._predictor.close()
 
 
 class _Training(threading.Thread):
-    """Ray Train's side of the server. It blocks, hence the thread; nobody has to wait for it."""
+    """Ray Train's side of the server. It blocks, hence the thread."""
 
     def __init__(self, task: Task, resources: Mapping[str, float], folder: str) -> None:
         super().__init__(name="ray-train", daemon=True)
@@ -316,18 +330,26 @@ def _train(task: Task) -> None:
     saved = time.monotonic()
     posted: Any = None
     for progress in run:
-        if rank:
-            continue
-        due = progress.done or time.monotonic() - saved >= task.checkpoint_seconds
-        if posted is not None:
-            fetch(posted)  # one report under way at a time
-        posted = task.desk.post.remote(progress, run.checkpoint() if due else None)
-        saved = time.monotonic() if due else saved
+        wanted = True
+        if rank == 0:
+            due = progress.done or time.monotonic() - saved >= task.checkpoint_seconds
+            wanted = posted is None or fetch(posted)  # one report under way at a time
+            posted = task.desk.post.remote(progress, run.checkpoint() if due else None)
+            saved = time.monotonic() if due else saved
+        if not _agreed(wanted, device):
+            return
     if rank == 0:
         fetch(posted)
         files, sha256 = export(run.model, task.view.classes)
         name = f"{world} × {device_name(device)}"
         fetch(task.desk.finish.remote(Finished(files, sha256, name, torch.get_num_threads())))
+
+
+def _agreed(wanted: bool, device: torch.device) -> bool:
+    """What the first worker says, in all: one that went on alone would wait for the others."""
+    told = torch.tensor([wanted], dtype=torch.uint8, device=device)
+    torch.distributed.broadcast(told, src=0)
+    return bool(told.item())
 
 
 def _load(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import permutations
+from typing import Any
 
 import numpy as np
 import torch
@@ -65,16 +66,20 @@ def _exchange_(images: Tensor, codes: Tensor, order: Pairs) -> Tensor:
     return images
 
 
+def _exchanged(codes: Any, first: int, second: int) -> Any:
+    """Where codes (a NumPy array or a tensor) exchange two channels: truth values or bits."""
+    return codes & 1 if first == 1 else codes > 2 * second - 1
+
+
 def _exchange_logic(images: Tensor, codes: Tensor, order: Pairs) -> None:
     """For processors, where libraries select between bytes one by one, but multiply and combine
     them with vector instructions, and NumPy compares with them too, which torch does not."""
-    planes, code = images.unbind(1), codes.numpy()
+    planes = images.unbind(1)
     scratch = torch.from_numpy(np.empty(planes[0].shape, np.uint8))
     for first, second in order:
-        swap = code & 1 if first else (code > 2 * second - 1).view(np.uint8)
         left, right = planes[first], planes[second]
         torch.bitwise_xor(left, right, out=scratch)
-        scratch *= torch.from_numpy(swap)
+        scratch *= torch.from_numpy(_exchanged(codes.numpy(), first, second).view(np.uint8))
         left ^= scratch
         right ^= scratch
 
@@ -82,11 +87,11 @@ def _exchange_logic(images: Tensor, codes: Tensor, order: Pairs) -> None:
 def _exchange_select(images: Tensor, codes: Tensor, order: Pairs) -> None:
     """For GPUs, where memory traffic is what counts: half of what logic moves."""
     planes = list(images.unbind(1))
-    swaps = {(0, 1): codes > 1, (0, 2): codes > 3, (1, 2): (codes & 1).view(torch.bool)}
-    for pair in order:
-        (left, right), chosen = (planes[i] for i in pair), swaps[pair]
-        planes[pair[0]] = torch.where(chosen, right, left)
-        planes[pair[1]] = torch.where(chosen, left, right)
+    for first, second in order:
+        left, right = planes[first], planes[second]
+        chosen = _exchanged(codes, first, second).view(torch.bool)
+        planes[first] = torch.where(chosen, right, left)
+        planes[second] = torch.where(chosen, left, right)
     torch.stack(planes, 1, out=images)
 
 

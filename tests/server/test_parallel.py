@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
@@ -131,6 +132,9 @@ def test_the_desk_tells_news_once_and_keeps_the_last_checkpoint() -> None:
     assert news.finished is not None
     assert desk.look() == server.parallel.News()
     assert desk.take() == b"two"
+    assert desk.post(_progress(4), None)
+    desk.stop()
+    assert not desk.post(_progress(5), None)
 
 
 @pytest.mark.e2e
@@ -243,6 +247,22 @@ def test_a_hopeless_run_ends_at_once(session: None) -> None:
     ):
         trainer.train(None, lambda p: None, lambda state: None)
     assert len(_workers()) == before + 2, "nobody was started again"
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_run_that_is_left_leaves_nothing_behind(session: None) -> None:
+    """Such as when a checkpoint cannot be written."""
+    before = set(_workers())
+
+    def fail(progress: Progress) -> None:
+        raise OSError("no space left on device")
+
+    with _trainer(epochs=100_000) as trainer, pytest.raises(OSError, match="no space left"):
+        trainer.train(None, fail, lambda state: None)
+    assert "ray-train" not in {thread.name for thread in threading.enumerate()}
+    assert len(set(_workers()) - before) == 2, "nobody was started again"
+    assert not set(_workers("ALIVE")) - before
 
 
 @pytest.mark.e2e
