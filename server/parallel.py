@@ -4,16 +4,15 @@ Every worker runs the same loop on its share of every batch; gradients are avera
 GPUs and by gloo between CPUs. Ray Train starts the workers, joins them in a torch.distributed
 group, and starts all of them again from the last checkpoint when one is lost.
 
-What the workers tell goes over the desk, an actor beside the server, and chunks of the pool go
-through Ray's object store, one copy a machine: no folder has to be shared between machines. Workers
-ask Ray for no CPU, because Flower's client actors hold all of them, but for one byte of memory,
-because Ray Train cannot place what asks for nothing.
+Ray Train runs in the desk, an actor beside the server, and all that the workers tell goes over it;
+to kill it ends them all. Chunks of the pool go through Ray's object store, one copy a machine: no
+folder has to be shared between machines. Workers ask Ray for no CPU, because Flower's client actors
+hold all of them, but for one byte of memory, because Ray Train cannot place what asks for nothing.
 """
 
 import math
 import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -52,7 +51,6 @@ _START_TIMEOUT = 300.0  # seconds for Ray Train to start workers, which takes it
 _COLLECTIVE_TIMEOUT = 600  # seconds that a worker waits for the others
 _REPORT_STEPS = 20  # steps between two reports; workers cannot agree on a clock
 _POLL_SECONDS = 0.2  # between two looks at the desk
-_STOP_TIMEOUT = 60.0  # seconds that workers get to their next report when nobody wants their model
 
 
 @dataclass(frozen=True)
@@ -77,28 +75,25 @@ class News:
 
 
 class Desk:
-    """An actor that outlives workers and keeps what they hand in."""
+    """An actor that runs Ray Train, outlives workers, and keeps what they hand in.
+
+    It needs two threads, as ``fit`` blocks one.
+    """
 
     def __init__(self, state: bytes | None) -> None:
         self._state = state
         self._news = News()
-        self._wanted = True
 
     def take(self) -> bytes | None:
         """The last checkpoint, for workers that start."""
         self._news.started = True
         return self._state
 
-    def post(self, progress: Progress, checkpoint: bytes | None) -> bool:
-        """Progress, and now and then a checkpoint, from the first worker; whether to go on."""
+    def post(self, progress: Progress, checkpoint: bytes | None) -> None:
+        """Progress, and now and then a checkpoint, from the first worker."""
         self._news.progress.append(progress)
         if checkpoint is not None:
             self._state = self._news.checkpoint = checkpoint
-        return self._wanted
-
-    def stop(self) -> None:
-        """From now on nobody wants a model."""
-        self._wanted = False
 
     def fail(self, error: FedencError) -> None:
         """An error that starting again would not mend; the first counts."""
@@ -113,6 +108,45 @@ class Desk:
         news, self._news = self._news, News()
         return news
 
+    def fit(self, task: "Task", resources: Mapping[str, float], folder: str) -> str | None:
+        """Train to the end, starting lost workers again.
+
+        Args:
+            task: for every worker.
+            resources: what each worker asks Ray for.
+            folder: for Ray Train's own notes, on this machine.
+
+        Returns:
+            What went wrong, if anything did.
+        """
+        # Takes seconds to import, and is not needed by most.
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchConfig, TorchTrainer
+
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={"task": task},
+            torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT),
+            scaling_config=ScalingConfig(
+                num_workers=task.view.server.workers,
+                use_gpu="GPU" in resources,
+                resources_per_worker=dict(resources),
+            ),
+            run_config=RunConfig(
+                name="training",
+                storage_path=folder,
+                failure_config=FailureConfig(
+                    max_failures=task.max_failures,
+                    controller_failure_limit=task.max_failures,  # type: ignore[call-arg]
+                ),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:
+            return _reason(error)
+        return None
+
 
 @dataclass(frozen=True)
 class Task:
@@ -123,6 +157,7 @@ class Task:
     rows: int
     chunks: tuple[tuple[Any, Any], ...]  # references to images and labels, in order
     checkpoint_seconds: float
+    max_failures: int
 
 
 class ParallelTrainer:
@@ -137,8 +172,6 @@ class ParallelTrainer:
         self._resources = _resources(view, cluster_resources())
         self._chunks: list[tuple[Any, Any]] = []
         self._rows = 0
-        self._desk: Any = None
-        self._training: _Training | None = None
         self._predictor: Trainer | None = None
 
     def where(self) -> dict[str, Any]:
@@ -164,13 +197,22 @@ class ParallelTrainer:
             EngineError: Ray Train cannot start.
         """
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Desk).options(num_cpus=0, scheduling_strategy=here)
-        self._desk = actor.remote(state)
-        task = Task(self._view, self._desk, self._rows, tuple(self._chunks), CHECKPOINT_SECONDS)
+        actor = ray.remote(Desk).options(num_cpus=0, max_concurrency=2, scheduling_strategy=here)
+        desk: Any = actor.remote(state)
+        task = Task(
+            view=self._view,
+            desk=desk,
+            rows=self._rows,
+            chunks=tuple(self._chunks),
+            checkpoint_seconds=CHECKPOINT_SECONDS,
+            max_failures=MAX_FAILURES,
+        )
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            self._training = _Training(task, self._resources, folder)
-            self._training.start()
-            trained = self._attend(self._training, progress, checkpoint)
+            training = desk.fit.remote(task, self._resources, folder)
+            try:
+                trained = self._attend(desk, training, progress, checkpoint)
+            finally:
+                ray.kill(desk)
         self._chunks.clear()  # the object store may drop them
         self._predictor = Trainer(self._view)
         self._predictor.adopt(trained.files)
@@ -178,7 +220,8 @@ class ParallelTrainer:
 
     def _attend(
         self,
-        training: "_Training",
+        desk: Any,
+        training: Any,
         progress: Callable[[Progress], None],
         checkpoint: Callable[[bytes], None],
     ) -> Trained:
@@ -186,8 +229,8 @@ class ParallelTrainer:
         pace, began, started = Pace(), time.monotonic(), False
         finished: Finished | None = None
         while True:
-            alive = training.is_alive()  # asked first, or what it said last could be missed
-            news: News = fetch(self._desk.look.remote())
+            ended, _ = ray.wait([training], timeout=0)  # asked first, or news could be missed
+            news: News = fetch(desk.look.remote())
             for reported in news.progress:
                 pace.add(reported)
                 progress(reported)
@@ -196,7 +239,7 @@ class ParallelTrainer:
             if news.error is not None:
                 raise news.error
             started, finished = started or news.started, news.finished or finished
-            if not alive:
+            if ended:
                 break
             if not started and time.monotonic() - began > _START_TIMEOUT:
                 raise EngineError(
@@ -204,9 +247,9 @@ class ParallelTrainer:
                     f"{_START_TIMEOUT:g} s; check with `ray status` that the cluster offers "
                     f"{self._resources} to each"
                 )
-            training.join(_POLL_SECONDS)
-        if training.error is not None:
-            raise _described(training.error, self._view.server.workers, started)
+            ray.wait([training], timeout=_POLL_SECONDS)
+        if (reason := fetch(training)) is not None:
+            raise _failure(reason, self._view.server.workers, started)
         if finished is None:
             raise TrainingError("the workers ended without a model; run again with --resume")
         return pace.trained(finished.files, finished.sha256, finished.device, finished.threads)
@@ -217,54 +260,9 @@ class ParallelTrainer:
         return self._predictor.predict(images, foreign=foreign)
 
     def close(self) -> None:
-        """Give all resources back, after a training that was left as well as after one that ended.
-
-        Ray Train's thread must not outlive Ray: it would bring the process down.
-        """
-        if self._training is not None and self._training.is_alive():
-            self._desk.stop.remote()
-            self._training.join(_STOP_TIMEOUT)
-        if self._desk is not None:
-            ray.kill(self._desk)
+        """Give all resources back."""
         if self._predictor is not None:
             self._predictor.close()
-
-
-class _Training(threading.Thread):
-    """Ray Train's side of the server. It blocks, hence the thread."""
-
-    def __init__(self, task: Task, resources: Mapping[str, float], folder: str) -> None:
-        super().__init__(name="ray-train", daemon=True)
-        self._task, self._resources, self._folder = task, resources, folder
-        self.error: BaseException | None = None
-
-    def run(self) -> None:
-        """Train to the end, starting lost workers again."""
-        try:
-            # Takes seconds to import, and is not needed by most.
-            from ray.train import FailureConfig, RunConfig, ScalingConfig
-            from ray.train.torch import TorchConfig, TorchTrainer
-
-            TorchTrainer(
-                _work,
-                train_loop_config={"task": self._task},
-                torch_config=TorchConfig(timeout_s=_COLLECTIVE_TIMEOUT),
-                scaling_config=ScalingConfig(
-                    num_workers=self._task.view.server.workers,
-                    use_gpu="GPU" in self._resources,
-                    resources_per_worker=dict(self._resources),
-                ),
-                run_config=RunConfig(
-                    name="training",
-                    storage_path=self._folder,  # for Ray Train's own notes, on this machine
-                    failure_config=FailureConfig(
-                        max_failures=MAX_FAILURES,
-                        controller_failure_limit=MAX_FAILURES,  # type: ignore[call-arg]
-                    ),
-                ),
-            ).fit()
-        except BaseException as error:
-            self.error = error
 
 
 def _resources(view: ProviderView, cluster: Mapping[str, float]) -> dict[str, float]:
@@ -278,11 +276,14 @@ def _resources(view: ProviderView, cluster: Mapping[str, float]) -> dict[str, fl
     return resources
 
 
-def _described(error: BaseException, workers: int, started: bool) -> FedencError:
+def _reason(error: Exception) -> str:
     """Ray Train's last error as one line."""
     failures: Mapping[int, BaseException] = getattr(error, "worker_failures", {})
     lines = [f"worker {rank}: {_line(failure)}" for rank, failure in sorted(failures.items())]
-    reason = "; ".join(lines) or _line(getattr(error, "controller_failure", error))
+    return "; ".join(lines) or _line(getattr(error, "controller_failure", error))
+
+
+def _failure(reason: str, workers: int, started: bool) -> FedencError:
     if not started:
         return EngineError(f"Ray Train could not start {workers} workers: {reason}")
     return TrainingError(
@@ -330,26 +331,18 @@ def _train(task: Task) -> None:
     saved = time.monotonic()
     posted: Any = None
     for progress in run:
-        wanted = True
-        if rank == 0:
-            due = progress.done or time.monotonic() - saved >= task.checkpoint_seconds
-            wanted = posted is None or fetch(posted)  # one report under way at a time
-            posted = task.desk.post.remote(progress, run.checkpoint() if due else None)
-            saved = time.monotonic() if due else saved
-        if not _agreed(wanted, device):
-            return
+        if rank:
+            continue
+        due = progress.done or time.monotonic() - saved >= task.checkpoint_seconds
+        if posted is not None:
+            fetch(posted)  # one report under way at a time
+        posted = task.desk.post.remote(progress, run.checkpoint() if due else None)
+        saved = time.monotonic() if due else saved
     if rank == 0:
         fetch(posted)
         files, sha256 = export(run.model, task.view.classes)
         name = f"{world} × {device_name(device)}"
         fetch(task.desk.finish.remote(Finished(files, sha256, name, torch.get_num_threads())))
-
-
-def _agreed(wanted: bool, device: torch.device) -> bool:
-    """What the first worker says, in all: one that went on alone would wait for the others."""
-    told = torch.tensor([wanted], dtype=torch.uint8, device=device)
-    torch.distributed.broadcast(told, src=0)
-    return bool(told.item())
 
 
 def _load(
