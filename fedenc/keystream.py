@@ -44,16 +44,15 @@ def packing(bound: int) -> tuple[int, int]:
     """How integers below bound are drawn: bytes of a word (1, 2, 4 or 8), and integers from each.
 
     One from a byte where the bound divides 256. For other bounds up to 256, four from a word of
-    four bytes: the key stays as short and rejections become rare (below 6, one word in 6.7 million,
+    four bytes: the key stays as short and rejections become rare (below 6, one word in 3.4 million,
     where a byte for each would reject one in 64). Where that rejects more than one word in 32, and
-    above 256, one from the narrowest word of which at most one in 32 is rejected.
+    above 256, one from a word of two, four or eight bytes, the narrowest that rejects at most that.
     """
     if not 1 <= bound <= 2**59:
         raise CipherError(f"bound is {bound}, expected 1 to 2**59")
     if 256 % bound == 0:
         return 1, 1
-    candidates = ((4, 4), (2, 1), (4, 1)) if bound <= 256 else ((2, 1), (4, 1))
-    for size, integers in candidates:
+    for size, integers in ((4, 4), (2, 1), (4, 1)):
         values, group = 256**size, bound**integers
         if group <= values and 32 * (values % group) <= values:
             return size, integers
@@ -177,9 +176,10 @@ class Keystream:
         size, together = packing(bound)
         needed, spare = _words_needed(bound, n)
         words = self._words(size, needed + spare)
-        groups = _groups(words[:, :needed], bound**together)
-        if spare and groups.max() >= bound**together:
-            self._replace_rejected(groups, words[:, needed:], bound**together)
+        limit = bound**together
+        groups = _groups(words[:, :needed], limit)
+        if spare and groups.max(initial=0) >= limit:
+            self._replace_rejected(groups, words[:, needed:], limit)
         if together == 4:
             return _split(_split(groups, bound**2, -(-n // 2)), bound, n)
         return groups.astype(np.uint8 if bound <= 256 else np.int64, copy=False)
@@ -277,8 +277,8 @@ def _groups(words: npt.NDArray[Any], bound: int) -> npt.NDArray[Any]:
 
 
 def _split(groups: npt.NDArray[Any], bound: int, n: int) -> npt.NDArray[Any]:
-    """From groups (U, m) below bound², bound at most 2¹⁶: their quotients by bound, then as many of
-    the remainders as make n a stream; (U, n), in the narrowest type."""
+    """From groups (U, m) below bound²: quotients by bound, then as many remainders as make n a
+    stream; (U, n), in the narrowest type. The bound is at most 255², and not 256."""
     streams, m = groups.shape
     parts = np.empty((streams, n), np.min_scalar_type(bound - 1))
     quotients, remainders, few = parts[:, :m], parts[:, m:], n - m

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from fedenc.errors import ShardError
 
-VERSION = 1
+VERSION = 2  # counts changes of shards and of how ciphers draw their keys
 TRAIN = "train"
 NONCE_BYTES = 16
 

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedenc.errors import ShardError
-from fedenc.shard import DTYPES, TRAIN, Manifest, Shard
+from fedenc.shard import DTYPES, TRAIN, VERSION, Manifest, Shard
 
 _SYNC_SECONDS = 1.0  # between two waits for the disk, which cost milliseconds each
 _ORDER = ("images", "ids", "views", "labels")
@@ -172,7 +172,7 @@ class Pool:
         return Shard(m, **arrays)
 
     def _recover(self) -> None:
-        """Take over whole, undamaged shards and cut off the rest of both files."""
+        """Take over whole, undamaged shards of this version and cut off the rest of both files."""
         self._data_path.touch()
         self._index_path.touch()
         kept = 0
@@ -199,7 +199,8 @@ def _parse(line: bytes) -> _Entry | None:
     except (ValueError, KeyError, TypeError, ShardError):
         return None
     m = entry.manifest
-    return entry if line.endswith(b"\n") and m.purpose == TRAIN and m.rows > 0 else None
+    sound = m.version == VERSION and m.purpose == TRAIN and m.rows > 0
+    return entry if sound and line.endswith(b"\n") else None
 
 
 def _truncate(path: Path, size: int) -> None:

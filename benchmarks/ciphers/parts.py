@@ -23,7 +23,6 @@ PARTS: tuple[tuple[Any, str], ...] = (
     (Keystream, "_generate"),
     (Keystream, "masks"),
     (Keystream, "integers"),
-    (Keystream, "_replace_rejected"),
     (functional, "negative_positive"),
     (functional, "color_shuffle_"),
 )

@@ -1,8 +1,8 @@
 """Pure operations of image encryption and their inverses: no randomness, no state.
 
-Images are uint8 (N, C, H, W) on any device; results are new tensors on that device, with the same
-bytes on every device, because all arithmetic is on integers. Key parts are tensors whose first
-axis is N, or 1 where all images share a key.
+Images are uint8 (N, C, H, W) on any device; results are new tensors on that device, except where
+a name ends in an underscore, with the same bytes on every device, because all arithmetic is on
+integers. Key parts are tensors whose first axis is N, or 1 where all images share a key.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def _exchange_(images: Tensor, codes: Tensor, order: Pairs) -> Tensor:
     """Conditionally exchange pairs of channels in place, in the order given.
 
     Every permutation of three channels is a product of three conditional exchanges: code = 2·k + s
-    brings channel k to the front, then exchanges the other two if s = 1. Exchanges run as bytewise
-    logic, an order of magnitude faster than gathering by index.
+    brings channel k to the front, by exchanging 0 with 1 if k ≥ 1 and then with 2 if k = 2; then it
+    exchanges 1 with 2 if s = 1. This is an order of magnitude faster than gathering by index.
     """
     exchange = _exchange_logic if images.device.type == "cpu" else _exchange_select
     exchange(images, codes, order)
@@ -68,7 +68,7 @@ def _exchange_(images: Tensor, codes: Tensor, order: Pairs) -> Tensor:
 
 def _exchanged(codes: Any, first: int, second: int) -> Any:
     """Where codes (a NumPy array or a tensor) exchange two channels: truth values or bits."""
-    return codes & 1 if first == 1 else codes > 2 * second - 1
+    return codes & 1 if first == 1 else codes >= 2 * second
 
 
 def _exchange_logic(images: Tensor, codes: Tensor, order: Pairs) -> None:

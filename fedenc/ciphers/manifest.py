@@ -19,7 +19,7 @@ from fedenc.errors import CipherError, DataError, KeyfileError
 from fedenc.keys import NONCE_BYTES, POLICIES, KeyRing, Policy
 
 FORMAT = "fedenc encrypted images"
-VERSION = 2  # 1 drew integers otherwise
+VERSION = 2  # counts changes of manifests and of how ciphers draw their keys
 NAME = "fedenc-manifest.jsonl"
 PURPOSE = "file"
 
@@ -145,8 +145,8 @@ def _header(path: Path, line: dict[str, Any]) -> Header:
         raise DataError(f"{path} is not a manifest of format {FORMAT!r}")
     if line.get("version") != VERSION:
         raise DataError(
-            f"{path} has version {line.get('version')!r}, this program reads {VERSION}; decrypt "
-            "with the program that encrypted"
+            f"{path} has version {line.get('version')!r}, this program reads {VERSION}; use the "
+            "program that wrote it"
         )
     try:
         header = Header(**{k: v for k, v in line.items() if k not in ("format", "version")})

@@ -10,6 +10,7 @@ from fake_grid import make_shard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import server.pool
 from fedenc.errors import ShardError
 from fedenc.shard import Shard
 from server.pool import Pool, Rows
@@ -195,6 +196,15 @@ def test_a_line_that_is_no_entry_ends_the_pool(tmp_path: Path, line: bytes) -> N
     (tmp_path / "index.jsonl").write_bytes(line)
     assert len(Pool(tmp_path)) == 0
     assert (tmp_path / "index.jsonl").read_bytes() == b""
+
+
+def test_shards_of_another_version_are_asked_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(tmp_path).close()
+    assert len(Pool(tmp_path)) == 4
+    monkeypatch.setattr(server.pool, "VERSION", server.pool.VERSION + 1)
+    assert len(Pool(tmp_path)) == 0
 
 
 def test_numbers_that_overflow_end_the_pool(tmp_path: Path) -> None:
