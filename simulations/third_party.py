@@ -28,7 +28,6 @@ from fedenc.transformation.config import TransformationConfig
 from fedenc.transformation.measure import measure
 from fedenc.transformation.pictures import compare
 from fedenc.transformation.share import labels_digest, third_party
-from fedenc.transformation.third_party import train
 from server.app import Event, Given
 
 Report = Callable[[Event], None]
@@ -124,6 +123,9 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
     Raises:
         FedencError: data, feature weights or training that fail.
     """
+    # torchvision, which it needs, takes a second to import and 150 MB, and is not needed by most
+    from fedenc.transformation.third_party import train
+
     settings, dataset = scenario.transformation, Population(scenario).dataset
     mine, _ = third_party(dataset.train.labels, settings.share(), scenario.seed)
     images = torch.from_numpy(dataset.train.images[mine])

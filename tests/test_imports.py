@@ -159,3 +159,9 @@ def test_the_package_itself_loads_nothing_heavy() -> None:
     heavy = ("torch", "numpy", "pydantic", "flwr", "ray", "pyarrow", "PIL", "skimage")
     assert within(names, *heavy) == []
     assert fresh("import fedenc\nprint(json.dumps(fedenc.__version__.split('.')))")
+
+
+def test_a_simulation_starts_without_what_only_some_need() -> None:
+    names = fresh("import simulations.run\nprint(json.dumps(sorted(sys.modules)))")
+    assert within(names, "torch")
+    assert within(names, "torchvision", "matplotlib", "skimage", "ray.train") == []
