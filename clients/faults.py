@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedenc.scenario import Scenario
+from fedenc.seeding import numpy_generator
 from fedenc.shard import Shard, seal
 
 Kind = Literal["raise", "die", "silent", "garble", "wrong_shape", "duplicate"]
@@ -86,8 +87,7 @@ def assign(scenario: Scenario) -> dict[int, Fault]:
     """Draw who misbehaves: distinct uploading participants, kind by kind."""
     faults = scenario.faults
     kinds = [kind for kind, n in faults.counts().items() for _ in range(n)]
-    entropy = np.random.SeedSequence([scenario.seed, *b"faults"])
-    order = np.random.Generator(np.random.Philox(entropy)).permutation(scenario.clients.count)
+    order = numpy_generator(scenario.seed, "faults").permutation(scenario.clients.count)
     deadline = scenario.server.deadline
     return {
         int(i): Fault(cast(Kind, kind), faults.transient, deadline)

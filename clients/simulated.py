@@ -16,6 +16,7 @@ from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
+from fedenc.seeding import numpy_generator
 from fedenc.transformation import bundle
 from fedenc.transformation.share import labels_digest, third_party
 
@@ -99,7 +100,7 @@ class Population:
     def plain(self) -> frozenset[int]:
         """Participants that stay plain by choice."""
         clients = self.scenario.clients
-        chosen = _generator(self.scenario, "plain").permutation(clients.count)
+        chosen = numpy_generator(self.scenario.seed, "plain").permutation(clients.count)
         return frozenset(chosen[: round(clients.plain_fraction * clients.count)].tolist())
 
     @cached_property
@@ -146,7 +147,7 @@ class Population:
         labels = self.dataset.train.labels
         if not self.scenario.data.shuffle_labels:
             return labels
-        return _generator(self.scenario, "shuffled labels").permutation(labels)
+        return numpy_generator(self.scenario.seed, "shuffled labels").permutation(labels)
 
     @property
     def _pairs(self) -> bool:
@@ -171,7 +172,9 @@ class Population:
         participant; only declared pairs share a part.
         """
         kinds = [c for c in self.scenario.conditions() if c not in self._shared]
-        order = _generator(self.scenario, "held out").permutation(len(self.dataset.test.labels))
+        order = numpy_generator(self.scenario.seed, "held out").permutation(
+            len(self.dataset.test.labels)
+        )
         if len(order) < len(kinds):
             raise DataError(
                 f"data set {self.dataset.name} has {len(order)} test images, too few for "
@@ -215,9 +218,3 @@ def _seed(scenario: Scenario) -> int | str:
     if scenario.encryption.seed is None:
         raise ValueError("the driver must settle encryption.seed before participants are made")
     return scenario.encryption.seed
-
-
-def _generator(scenario: Scenario, purpose: str) -> np.random.Generator:
-    """Public randomness of an experiment's set-up."""
-    entropy = [scenario.seed, *purpose.encode()]
-    return np.random.Generator(np.random.Philox(np.random.SeedSequence(entropy)))

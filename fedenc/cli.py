@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from fedenc import keyfile
 from fedenc.errors import CipherError, KeyfileError
-from fedenc.keys import POLICIES, KeyRing
+from fedenc.keys import POLICIES, KeyRing, keyfile
 
 if TYPE_CHECKING:
-    from fedenc.ciphers.folder import Report
+    from fedenc.ciphers.files.encryption import Report
 
 app = typer.Typer(add_completion=False)
 
@@ -65,14 +64,15 @@ def encrypt(
     processes: _Processes = None,
 ) -> None:
     """Encrypt images; what is needed to decrypt them, but the key, stands in a manifest beside."""
-    from fedenc.ciphers import folder, make
+    from fedenc.ciphers import make
+    from fedenc.ciphers.files import encryption
 
     chosen = make(cipher, **dict(map(_assignment, param or ())))
     if policy not in POLICIES:
         raise CipherError(f"--keys is {policy!r}, expected one of {', '.join(POLICIES)}")
     ring = _load(key)
     with _bar("encrypting") as bar:
-        report = folder.encrypt(
+        report = encryption.encrypt(
             source,
             target,
             chosen,
@@ -93,11 +93,13 @@ def decrypt(
     processes: _Processes = None,
 ) -> None:
     """Decrypt images; the method and its parameters come from the manifest."""
-    from fedenc.ciphers import folder
+    from fedenc.ciphers.files import encryption
 
     ring = _load(key)
     with _bar("decrypting") as bar:
-        report = folder.decrypt(source, target, ring, processes=processes, progress=_advance(bar))
+        report = encryption.decrypt(
+            source, target, ring, processes=processes, progress=_advance(bar)
+        )
     _tell("decrypted", report)
 
 
@@ -156,16 +158,15 @@ def gallery(
     ] = None,
 ) -> None:
     """Show every cipher side by side, under one key and independent keys, with SSIM."""
-    from fedenc import gallery as drawn
-    from fedenc import pictures
-    from fedenc.ciphers import imagefile
+    from fedenc.ciphers import gallery as drawn
+    from fedenc.images import lossless, sheets
 
-    imagefile.check_lossless(out.suffix)
+    lossless.check_lossless(out.suffix)
     ring = KeyRing.generate() if key is None else _load(key)
-    plain = [drawn.shrink(imagefile.read(path)[0].expand(3, -1, -1), size) for path in images]
+    plain = [drawn.shrink(lossless.read(path)[0].expand(3, -1, -1), size) for path in images]
     rows = [drawn.measure(plain, ring, one) for one in drawn.built(cipher or ())]
     sheet = drawn.draw(plain, rows, cell=size)
-    imagefile.write(out, pictures.tensor(sheet), "RGB")
+    lossless.write(out, sheets.tensor(sheet), "RGB")
     print(f"{out}: {len(rows)} ciphers, {len(plain)} images, {sheet.width}×{sheet.height} pixels")
 
 
@@ -180,7 +181,7 @@ def predict(
     ] = False,
 ) -> None:
     """Classify images, plain or encrypted, by a trained model: file, class and score a line."""
-    from fedenc.classify import Classifier
+    from fedenc.training.classifier import Classifier
 
     failed = 0
     for guess in Classifier(model, flip=flip, resize=resize)(images):

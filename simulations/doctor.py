@@ -1,14 +1,14 @@
 """What ``fedenc doctor`` looks at: versions, devices, engines, data."""
 
-import importlib.metadata
 import os
 
 from rich.console import Console
 from rich.table import Table
 
+from fedenc import provenance
 from fedenc.data import load
 from fedenc.errors import FedencError
-from simulations import engine, result
+from simulations import engine
 
 _EXPECTED = {"flwr": "1.41"}
 
@@ -35,7 +35,7 @@ Finding = tuple[str, bool, str]
 
 def _versions() -> list[Finding]:
     findings = []
-    for name, version in result.versions().items():
+    for name, version in provenance.versions().items():
         wanted = _EXPECTED.get(name)
         good = wanted is None or version.startswith(wanted)
         findings.append((name, good, version if good else f"{version}, expected {wanted}.x"))
@@ -43,7 +43,7 @@ def _versions() -> list[Finding]:
 
 
 def _hardware() -> list[Finding]:
-    found = result.hardware()
+    found = provenance.hardware()
     gpus = ", ".join(found["gpus"]) or "none (training runs on the CPU)"
     memory = f"{found['memory_bytes'] / 2**30:.0f} GiB"
     return [
@@ -75,8 +75,3 @@ def _ray() -> list[Finding]:
         return [("ray cluster", True, f"{cpus:g} CPUs, {gpus:g} GPUs")]
     except FedencError as error:
         return [("ray cluster", False, str(error))]
-
-
-def flower_version() -> str:
-    """The installed Flower."""
-    return importlib.metadata.version("flwr")

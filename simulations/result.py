@@ -1,11 +1,7 @@
 """What a run writes down: one ``result.json`` and a row a participant. Reports use only these."""
 
 import json
-import os
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping
-from importlib import metadata
 from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any
@@ -13,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-import fedenc
+from fedenc import provenance
 from fedenc.files import write_atomically
 from fedenc.scenario import ProviderView, Scenario
 from server.answers import Tally
@@ -43,9 +39,9 @@ def build(
     result: dict[str, Any] = {
         "scenario": scenario.dump(),
         "scenario_hash": scenario.hash(),
-        "versions": versions(),
-        "hardware": hardware(),
-        "commit": commit(),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
         "keys": None
         if scenario.encryption.keyless
         else {
@@ -179,49 +175,3 @@ def _rows(scenario: Scenario, outcome: Outcome) -> Iterable[dict[str, Any]]:
             row[f"correct_{condition}"] = tally.correct.get(condition) if tally else None
             row[f"queries_{condition}"] = tally.total.get(condition) if tally else None
         yield row
-
-
-def versions() -> dict[str, str]:
-    """Versions of all that decides a result."""
-    packages = ("torch", "torchvision", "numpy", "flwr", "ray", "cryptography", "scikit-image")
-    found = {"fedenc": fedenc.__version__, "python": platform.python_version()}
-    return found | {name: metadata.version(name) for name in packages}
-
-
-def hardware() -> dict[str, Any]:
-    """The machine a figure was measured on."""
-    import torch
-
-    model = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        names = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        model = names[0].partition(":")[2].strip() if names else model
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    return {
-        "cpu": model,
-        "cores": os.cpu_count(),
-        "memory_bytes": memory,
-        "gpus": gpus,
-        "system": platform.platform(),
-    }
-
-
-def commit() -> str | None:
-    """The commit of a source checkout, with ``-dirty`` if it was changed; None when installed."""
-    root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=root,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip()

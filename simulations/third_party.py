@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from clients.simulated import Population
-from fedenc import pictures
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
+from fedenc.images import sheets
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import FOREIGN, Transformation
 from fedenc.training import validation
@@ -179,7 +179,7 @@ def _measured(
         device=device,
     )
     shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
-    pictures.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
+    sheets.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
     measured |= {"digest": network.digest, "held_out": held_out}
     text = json.dumps(measured, indent=2, allow_nan=False)
     write_atomically(folder / REPORT, text.encode() + b"\n")

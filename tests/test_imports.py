@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-KEYS = ("fedenc.keys", "fedenc.keystream", "fedenc.keyfile", "fedenc.ciphers")
+KEYS = ("fedenc.keys", "fedenc.ciphers")
 BARE = (
     "torch",
     "torchvision",

@@ -8,11 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedenc import ciphers
+from fedenc import ciphers, seeding
 from fedenc.data import augment
 from fedenc.data.dataset import Dataset, Split
 from fedenc.keys import KeyRing
-from fedenc.training import rng
 
 PROTECTIONS = ("plain", "np-same", "np-image", "np-cs-image")
 FRONTS = ("raw", "conv1x1", "invariant")
@@ -85,13 +84,13 @@ def training_set(
     """
     chosen = torch.arange(len(data.labels))
     if images is not None and images < len(chosen):
-        order = torch.randperm(len(chosen), generator=rng.generator(row.seed, "subset"))
+        order = torch.randperm(len(chosen), generator=seeding.generator(row.seed, "subset"))
         chosen = order[:images].sort().values
     pixels = torch.from_numpy(np.array(data.images[chosen.numpy()]))
     labels = torch.from_numpy(np.array(data.labels[chosen.numpy()]))
     if row.domain != "plain":
         return row.protect(pixels, "train"), labels, 1
-    method, generator = augment.named(kind), rng.generator(row.seed, "owner's augmentation")
+    method, generator = augment.named(kind), seeding.generator(row.seed, "owner's augmentation")
     if method.copies > 1:  # an exhaustive set: every copy is an image of its own
         copies = augment.expand(pixels, method, generator)
         return row.protect(copies, "train"), labels.repeat_interleave(method.copies), 1

@@ -17,7 +17,7 @@ import torch
 from fedenc import ciphers
 from fedenc.ciphers import functional
 from fedenc.keys import KeyRing
-from fedenc.keystream import Keystream
+from fedenc.keys.keystream import Keystream
 
 PARTS: tuple[tuple[Any, str], ...] = (
     (Keystream, "_generate"),

@@ -21,7 +21,7 @@ from typing import Any, cast
 from benchmarks.ciphers.measure import METHODS, Case, measure, peak_memory, rates
 from fedenc.files import write_atomically
 from fedenc.keys import Policy
-from simulations.result import commit, hardware, versions
+from fedenc.provenance import commit, hardware, versions
 
 IMAGES = {32: 8192, 96: 1024, 224: 256}
 MEMORY_IMAGES = 20_000  # of 32×32

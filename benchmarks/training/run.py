@@ -20,14 +20,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.training import minimal
-from fedenc import ciphers, models
+from fedenc import ciphers, models, seeding
 from fedenc.files import write_atomically
 from fedenc.keys import KeyRing
 from fedenc.models.network import Network
-from fedenc.training import rng
+from fedenc.provenance import commit, hardware, versions
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
-from simulations.result import commit, hardware, versions
 
 Row = dict[str, Any]
 MINIMAL, PLAIN, ENCRYPTED, AUGMENTED, WATCHED = KINDS = (
@@ -112,7 +111,7 @@ def run(
 
 
 def _data(count: int) -> tuple[Tensor, Tensor, Tensor]:
-    generator = rng.generator(0, "benchmark")
+    generator = seeding.generator(0, "benchmark")
     plain = torch.randint(0, 256, (count, 3, 32, 32), dtype=torch.uint8, generator=generator)
     keystream = KeyRing.simulated(0, 0).keystream(
         method="pixel",

@@ -25,9 +25,10 @@ from fedenc import ciphers, models
 from fedenc import data as datasets
 from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
+from fedenc.images.metrics import psnr, ssim
 from fedenc.keys import KeyRing
-from fedenc.metrics import psnr, ssim
 from fedenc.models.network import Network
+from fedenc.provenance import commit, hardware, versions
 from fedenc.training import validation
 from fedenc.training.checkpoint import load_model, save_model
 from fedenc.training.config import TrainingConfig
@@ -40,7 +41,6 @@ from fedenc.transformation.cost import cost
 from fedenc.transformation.measure import measure
 from fedenc.transformation.pictures import compare
 from fedenc.transformation.third_party import train
-from simulations.result import commit, hardware, versions
 
 Result = dict[str, Any]
 _SHOWN = 10  # images in the picture, as many as in the paper's fig. 7

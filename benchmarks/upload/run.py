@@ -21,7 +21,7 @@ from benchmarks.upload.measure import KINDS
 from benchmarks.upload.scenarios import IMAGES
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
-from simulations.result import commit, hardware, versions
+from fedenc.provenance import commit, hardware, versions
 
 COMPARED = ("fedenc", "ray", "premade")
 Row = dict[str, Any]

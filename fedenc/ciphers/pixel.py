@@ -21,7 +21,7 @@ from fedenc.ciphers import functional
 from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.errors import CipherError
 from fedenc.keys import Keystream
-from fedenc.keystream import integer_bytes
+from fedenc.keys.keystream import integer_bytes
 
 COLOR_ORDERS = 6
 

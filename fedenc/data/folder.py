@@ -109,7 +109,7 @@ def _hash(path: Path) -> bytes:
 
 
 def _part(classes: Files, size: int) -> Part:
-    from fedenc.data.decode import Item, decode_batches
+    from fedenc.data.batches import Item, decode_batches
 
     items = [
         Item(file, label, str(file))

@@ -88,7 +88,7 @@ def _decode(name: str, train: list[Path], test: list[Path], size: int | None) ->
             )
 
     def part(files: list[Path]) -> Part:
-        from fedenc.data.decode import decode_batches
+        from fedenc.data.batches import decode_batches
 
         items = (item for file in files for item in tables[file].items())
         return Part(sum(tables[file].rows for file in files), decode_batches(items, size))
@@ -130,10 +130,10 @@ class _Table:
             )
 
     def items(self) -> Iterator[Any]:
-        """Its rows as `fedenc.data.decode.Item`, in order."""
+        """Its rows as `fedenc.data.batches.Item`, in order."""
         import pyarrow as pa
 
-        from fedenc.data.decode import Item
+        from fedenc.data.batches import Item
 
         row = 0
         try:

@@ -73,7 +73,7 @@ def _bundled() -> Path:
 
 
 def _decode(files: tuple[Path, ...]) -> Decoded:
-    from fedenc.data.decode import decode
+    from fedenc.images.decode import decode
 
     cuts = [cut(decode(file, str(file))) for file in files]
     return Decoded(

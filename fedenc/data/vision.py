@@ -98,7 +98,7 @@ def _part(images: NDArray[np.uint8], labels: NDArray[np.int64], size: int | None
     def batches() -> Iterator[Batch]:
         from PIL import Image
 
-        from fedenc.data.decode import to_array
+        from fedenc.images.decode import to_array
 
         for start in range(0, len(labels), _BATCH):
             batch = channels_last[start : start + _BATCH]

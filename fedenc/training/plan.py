@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fedenc import seeding
 from fedenc.data import augment
 from fedenc.data.augment import Augmentation, Draw
-from fedenc.training import rng
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def make_plan(
     """
     copies = augmentation.copies
     count = len(images) * copies
-    order = torch.randperm(count, generator=rng.generator(seed, "order", epoch))
+    order = torch.randperm(count, generator=seeding.generator(seed, "order", epoch))
     rows = images[order // copies] * views
     if views > 1:
-        rows += torch.randint(views, (count,), generator=rng.generator(seed, "view", epoch))
+        rows += torch.randint(views, (count,), generator=seeding.generator(seed, "view", epoch))
     draws = None
     if not augmentation.identity:
-        generator = rng.generator(seed, "augmentation", epoch)
+        generator = seeding.generator(seed, "augmentation", epoch)
         draws = augment.draw(augmentation, order % copies, generator).to(device)
     return Plan(rows.to(home), draws, steps_per_epoch(len(images), augmentation, batch_size))

@@ -1,32 +1,16 @@
-"""The one place where torch's global random state is touched, and where seeds are derived.
+"""The one place where torch's global random state is touched.
 
-Everything random is a function of ``(seed, purpose)``: two draws for different purposes are
-independent, and no draw depends on how many were made before it. What cannot take a generator of
-its own (initialisation, dropout) runs inside a fork of the global state, which is put back after.
+What cannot take a generator of its own (initialisation, dropout) runs inside a fork of the global
+state, seeded by :mod:`fedenc.seeding` and put back after.
 """
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
 
-Purpose = str | int
-
-
-def derive(seed: int, *purpose: Purpose) -> int:
-    """A 63-bit seed for one purpose: keyed by value, the same on every machine and version."""
-    words = json.dumps([int(seed), *purpose], separators=(",", ":"), ensure_ascii=True)
-    digest = hashlib.blake2b(words.encode(), digest_size=8, person=b"fedenc-train").digest()
-    return int.from_bytes(digest, "little") >> 1
-
-
-def generator(seed: int, *purpose: Purpose) -> torch.Generator:
-    """A CPU generator of its own for one purpose. Draws are made on the CPU on every machine, so
-    that a GPU sees the samples in the same order."""
-    return torch.Generator("cpu").manual_seed(derive(seed, *purpose))
+from fedenc.seeding import Purpose, derive
 
 
 def _get(device: torch.device) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedenc import seeding
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training import rng
 from fedenc.training.pool import Pool
 from fedenc.training.precision import autocast
 
@@ -19,7 +19,7 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor | 
     """
     if fraction == 0:
         return torch.arange(len(labels)), None
-    shuffled = torch.randperm(len(labels), generator=rng.generator(seed, "validation"))
+    shuffled = torch.randperm(len(labels), generator=seeding.generator(seed, "validation"))
     by_class = shuffled[labels[shuffled].argsort(stable=True)]
     counts = torch.bincount(labels)
     held = torch.minimum((counts * fraction).round().long(), (counts - 1).clamp_min(0))

@@ -6,7 +6,7 @@ import time
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from fedenc.training import rng
+from fedenc import seeding
 from fedenc.transformation.bundle import Transformation
 
 
@@ -33,7 +33,7 @@ def cost(
     device = next(network.parameters()).device
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.zeros(1, *shape, device=device))
-    generator = rng.generator(0, "cost")
+    generator = seeding.generator(0, "cost")
     batch = torch.randint(256, (images, *shape), dtype=torch.uint8, generator=generator).to(device)
     transformation.protect(batch)
     timings = sorted(_milliseconds(transformation, batch) / images for _ in range(repeats))

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from fedenc.ciphers import imagefile
-from fedenc.ciphers.folder import with_suffix
+from fedenc.ciphers.files.encryption import with_suffix
 from fedenc.errors import DataError, FedencError, TransformationError
+from fedenc.images import lossless
 from fedenc.transformation.bundle import Transformation
 
 _TOGETHER = 256  # files held in memory at a time
@@ -39,11 +39,11 @@ def protect(network: Transformation, source: Path, target: Path) -> Report:
         raise DataError(f"{target} is in use; name a new folder for the protected images")
     root = source if source.is_dir() else source.parent
     found = sorted(root.rglob("*")) if source.is_dir() else [source]
-    files = [path for path in found if path.suffix.lower() in imagefile.READABLE]
+    files = [path for path in found if path.suffix.lower() in lossless.READABLE]
     names = with_suffix([str(path.relative_to(root)) for path in files], ".png")
     if not files:
         raise DataError(
-            f"there is no image file in {source}; expected {', '.join(imagefile.READABLE)}"
+            f"there is no image file in {source}; expected {', '.join(lossless.READABLE)}"
         )
     written, failures = 0, []
     for start in range(0, len(files), _TOGETHER):
@@ -58,13 +58,13 @@ def protect(network: Transformation, source: Path, target: Path) -> Report:
             continue
         protected = network.protect(torch.stack([image for _, image in read]))
         for (name, _), image in zip(read, protected, strict=True):
-            imagefile.write(target / name, image, "RGB")
+            lossless.write(target / name, image, "RGB")
             written += 1
     return Report(written, tuple(failures))
 
 
 def _fitting(network: Transformation, path: Path) -> torch.Tensor:
-    image, mode = imagefile.read(path)
+    image, mode = lossless.read(path)
     if mode == "L":
         raise TransformationError("is gray; convert it to RGB")
     network.output_shape(*image.shape)

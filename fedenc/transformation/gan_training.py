@@ -21,10 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedenc import seeding
 from fedenc.data import augment
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training import checkpoint, identity, rng, validation
+from fedenc.training import checkpoint, identity, validation
 from fedenc.training.loop import Progress, bearable, weights_norm
 from fedenc.training.plan import Plan, make_plan, steps_per_epoch
 from fedenc.training.pool import Pool, check_labels
@@ -54,7 +55,7 @@ def make_targets(images: Tensor, seed: int) -> Tensor:
     and is public: these images only show the discriminator what protected ones may look like.
     (Sirichotedumrong, Kinoshita & Kiya, IEEE Access 2019, equation 1, under one key.)
     """
-    mask = torch.randint(2, images.shape[1:], generator=rng.generator(seed, "gan target mask"))
+    mask = torch.randint(2, images.shape[1:], generator=seeding.generator(seed, "gan target mask"))
     return torch.where(mask.bool().to(images.device), 255 - images, images)
 
 
@@ -209,7 +210,7 @@ class GanRun(Iterator[GanProgress]):
             home=self._pool.home,
             device=self.device,
         )
-        generator = rng.generator(self.seed, "gan target", epoch)
+        generator = seeding.generator(self.seed, "gan target", epoch)
         rows = torch.randint(len(self._targets.images), (len(plan.rows),), generator=generator)
         return plan, Plan(rows.to(self._targets.home), None, plan.steps)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedenc import metrics
 from fedenc.errors import TransformationError
+from fedenc.images import metrics
 from fedenc.models.network import Network
 from fedenc.training.precision import autocast
 from fedenc.transformation.bundle import Transformation

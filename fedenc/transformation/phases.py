@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fedenc import models
+from fedenc import models, seeding
 from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
@@ -268,7 +268,7 @@ class Job:
         _, held_out = validation.split(self.labels, self.training.validation, self.seed)
         rows = held_out
         if rows is None:
-            order = rng.generator(self.seed, "assessment")
+            order = seeding.generator(self.seed, "assessment")
             rows = torch.randperm(len(self.images), generator=order)[:_ASSESSED].sort().values
         images, labels = self.images[rows], self.labels[rows]
         answers = ask(h, psi, images, labels, foreign=plain, device=self.device)

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from PIL import Image
 from torch import Tensor
 
-from fedenc import metrics, pictures
-from fedenc.metrics import Window
+from fedenc.images import metrics, sheets
+from fedenc.images.metrics import Window
 
 
 def compare(
@@ -31,10 +31,10 @@ def compare(
         DataError: images of different shapes, or smaller than the window.
     """
     height, width = plain.shape[-2:]
-    rows = [pictures.Row("plain", list(plain), [f"{width} x {height}"] * len(plain))]
+    rows = [sheets.Row("plain", list(plain), [f"{width} x {height}"] * len(plain))]
     for label, images in protected:
         values = metrics.ssim(plain, images, window)
         captions = [f"{value:.3f}" for value in values.tolist()]
         mean = f"{label}\n\nmean SSIM\n{values.mean():.3f}\n({window})"
-        rows.append(pictures.Row(mean, list(images), captions))
-    return pictures.grid(rows, cell=cell)
+        rows.append(sheets.Row(mean, list(images), captions))
+    return sheets.grid(rows, cell=cell)

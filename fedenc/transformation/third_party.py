@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fedenc import seeding
 from fedenc.models.network import Network
-from fedenc.training import rng
 from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.transformation import bundle, features
@@ -104,7 +104,7 @@ def train(
 
     plain = psi if psi is not None else job.classifier(PSI, "classifier", images, seed, said)
     if config.foreign:
-        other = rng.derive(seed, "foreign classifier")
+        other = seeding.derive(seed, "foreign classifier")
         foreign = foreign or job.classifier(FOREIGN, "foreign classifier", images, other, said)
     else:
         foreign = None

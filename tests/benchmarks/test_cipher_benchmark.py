@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.ciphers import loops, run
 from benchmarks.ciphers.measure import METHODS, Case, key_bytes, measure
-from fedenc.keystream import integer_bytes
+from fedenc.keys.keystream import integer_bytes
 
 
 @pytest.mark.parametrize("method", METHODS)

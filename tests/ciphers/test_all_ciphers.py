@@ -14,7 +14,7 @@ from torch import Tensor
 from fedenc.ciphers import Cipher, make
 from fedenc.errors import CipherError
 from fedenc.keys import POLICIES, KeyRing, Policy
-from fedenc.keystream import Keystream
+from fedenc.keys.keystream import Keystream
 
 RING = KeyRing(bytes(range(32)), 1)
 VARIANTS: list[tuple[str, dict]] = [

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedenc import gallery, pictures
-from fedenc.ciphers import make, names
+from fedenc.ciphers import gallery, make, names
 from fedenc.errors import CipherError
+from fedenc.images import sheets
 from fedenc.keys import KeyRing
 
 RING = KeyRing(bytes(range(32)))
@@ -41,7 +41,7 @@ def test_measure_compares_key_policies() -> None:
 def test_draw_shows_images_where_they_belong() -> None:
     plain = [smooth(64, 64), smooth(64, 32)]
     rows = [gallery.measure(plain, RING, make(name)) for name in ("none", "scramble")]
-    sheet = pictures.tensor(gallery.draw(plain, rows, cell=64))
+    sheet = sheets.tensor(gallery.draw(plain, rows, cell=64))
     assert torch.equal(sheet[:, 26 : 26 + 64, 110 : 110 + 64], plain[0])
     x, y = 110 + 3 * 72, 26 + 2 * 90  # second image, independent keys, second cipher
     assert torch.equal(sheet[:, y : y + 64, x : x + 32], rows[1].encrypted["image"][1])

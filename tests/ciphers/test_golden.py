@@ -1,7 +1,7 @@
 """Golden vectors: bytes that may never change, or old ciphertexts would not decrypt.
 
 A vector is the SHA-256 (first 16 hex digits) of two encrypted images. If a test fails, the code is
-wrong, not the table; other bytes need another ``VERSION`` in ``fedenc.ciphers.manifest``.
+wrong, not the table; other bytes need another ``VERSION`` in ``fedenc.ciphers.files.manifest``.
 """
 
 import hashlib

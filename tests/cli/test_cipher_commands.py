@@ -92,7 +92,7 @@ def test_failed_files_are_listed_and_tell_by_exit_code(
 
 
 def test_passphrases(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedenc.keyfile._SCRYPT", {"n": 2**12, "r": 8, "p": 1})
+    monkeypatch.setattr("fedenc.keys.keyfile._SCRYPT", {"n": 2**12, "r": 8, "p": 1})
     sealed = tmp_path / "sealed"
     run("keygen", sealed, "--passphrase", input="open\nopen\n")
     assert "sealed" in sealed.read_text()

@@ -7,16 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from fedenc import keyfile
 from fedenc.errors import KeyfileError
-from fedenc.keys import KeyRing
+from fedenc.keys import KeyRing, keyfile
 
 RING = KeyRing(bytes(range(32)), 3)
 
 
 @pytest.fixture(autouse=True)
 def fast_scrypt(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedenc.keyfile._SCRYPT", {"n": 2**12, "r": 8, "p": 1})
+    monkeypatch.setattr("fedenc.keys.keyfile._SCRYPT", {"n": 2**12, "r": 8, "p": 1})
 
 
 @pytest.mark.parametrize("passphrase", [None, "correct horse", "ключ"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedenc.errors import CipherError, KeyfileError
 from fedenc.keys import POLICIES, KeyRing, Policy, new_nonce
-from fedenc.keystream import Keystream
+from fedenc.keys.keystream import Keystream
 
 MASTER = bytes(range(32))
 NONCE = bytes(range(100, 116))

@@ -11,7 +11,7 @@ from scipy import stats
 
 from fedenc import keystream as module
 from fedenc.errors import CipherError
-from fedenc.keystream import Keystream, integer_bytes, packing, rank
+from fedenc.keys.keystream import Keystream, integer_bytes, packing, rank
 
 SUBKEYS = [bytes([i]) * 32 for i in range(8)]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from fedenc.ciphers import imagefile
 from fedenc.errors import DataError
+from fedenc.images import lossless
 from fedenc.transformation.bundle import Transformation, build, save_transformation
 from fedenc.transformation.files import protect
 
@@ -36,23 +36,23 @@ def image(seed: int, side: int = 8, channels: int = 3) -> torch.Tensor:
 def test_every_file_that_fits_is_protected(tmp_path: Path, network: Transformation) -> None:
     source, target = tmp_path / "plain", tmp_path / "protected"
     for i, name in enumerate(("a.png", "deep/b.bmp")):
-        imagefile.write(source / name, image(i), "RGB")
-    imagefile.write(source / "large.png", image(2, side=9), "RGB")
-    imagefile.write(source / "gray.png", image(3, channels=1), "L")
+        lossless.write(source / name, image(i), "RGB")
+    lossless.write(source / "large.png", image(2, side=9), "RGB")
+    lossless.write(source / "gray.png", image(3, channels=1), "L")
     (source / "broken.png").write_bytes(b"no image")
     (source / "notes.txt").write_text("left alone")
     report = protect(network, source, target)
     assert report.written == 2
     assert len(report.failures) == 3
-    for name, word in (("large.png", "3×9×9"), ("gray.png", "gray"), ("broken.png", "decoded")):
+    for name, word in (("large.png", "3×9×9"), ("gray.png", "gray"), ("broken.png", "decode")):
         (line,) = [line for line in report.failures if name in line]
         assert word in line
     for i, name in enumerate(("a.png", "deep/b.bmp.png")):
-        assert torch.equal(imagefile.read(target / name)[0], network.protect(image(i)[None])[0])
+        assert torch.equal(lossless.read(target / name)[0], network.protect(image(i)[None])[0])
 
 
 def test_one_file(tmp_path: Path, network: Transformation) -> None:
-    imagefile.write(tmp_path / "one.png", image(0), "RGB")
+    lossless.write(tmp_path / "one.png", image(0), "RGB")
     assert protect(network, tmp_path / "one.png", tmp_path / "out").written == 1
     assert (tmp_path / "out" / "one.png").exists()
 
@@ -60,6 +60,6 @@ def test_one_file(tmp_path: Path, network: Transformation) -> None:
 def test_folders_that_cannot_be_used(tmp_path: Path, network: Transformation) -> None:
     with pytest.raises(DataError, match="no image file"):
         protect(network, tmp_path / "absent", tmp_path / "out")
-    imagefile.write(tmp_path / "one.png", image(0), "RGB")
+    lossless.write(tmp_path / "one.png", image(0), "RGB")
     with pytest.raises(DataError, match="in use"):
         protect(network, tmp_path / "one.png", tmp_path)

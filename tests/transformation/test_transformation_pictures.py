@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from fedenc import metrics, pictures
 from fedenc.errors import DataError
+from fedenc.images import metrics, sheets
 from fedenc.transformation.pictures import compare
 
 
@@ -12,24 +12,24 @@ def test_a_row_for_each_network(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(1)
     plain = torch.randint(0, 256, (3, 3, 16, 16), dtype=torch.uint8, generator=generator)
     inverted, equal = 255 - plain, plain.clone()
-    drawn: list[pictures.Row] = []
-    grid = pictures.grid
+    drawn: list[sheets.Row] = []
+    grid = sheets.grid
 
-    def remember(rows: list[pictures.Row], *, cell: int) -> object:
+    def remember(rows: list[sheets.Row], *, cell: int) -> object:
         drawn.extend(rows)
         return grid(rows, cell=cell)
 
-    monkeypatch.setattr(pictures, "grid", remember)
+    monkeypatch.setattr(sheets, "grid", remember)
     protected = [("alpha 0", equal), ("alpha 0.01", inverted)]
-    sheet = pictures.tensor(compare(plain, protected, cell=16))
+    sheet = sheets.tensor(compare(plain, protected, cell=16))
     ssim = metrics.ssim(plain, inverted, "uniform7")
     assert [row.label.split("\n")[0] for row in drawn] == ["plain", "alpha 0", "alpha 0.01"]
     assert drawn[1].captions == ["1.000"] * 3
     assert drawn[2].captions == [f"{value:.3f}" for value in ssim.tolist()]
     assert f"{ssim.mean():.3f}" in drawn[2].label
     for number, images in enumerate((plain, equal, inverted)):
-        y = pictures.LINE + pictures.GAP + number * (16 + pictures.LINE + pictures.GAP)
-        assert torch.equal(sheet[:, y : y + 16, pictures.LABEL :][:, :, :16], images[0])
+        y = sheets.LINE + sheets.GAP + number * (16 + sheets.LINE + sheets.GAP)
+        assert torch.equal(sheet[:, y : y + 16, sheets.LABEL :][:, :, :16], images[0])
 
 
 def test_images_that_differ_in_shape() -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fedenc.data.decode import decode
 from fedenc.errors import DataError, TrainingError
+from fedenc.images.decode import decode
 from fedenc.training.checkpoint import load_model
 from fedenc.training.predict import predict
 

@@ -29,11 +29,9 @@ from typing import Literal, SupportsIndex, get_args
 import numpy as np
 import numpy.typing as npt
 
-from fedenc import keyfile
 from fedenc.errors import CipherError, KeyfileError
-from fedenc.keystream import Keystream
-
-__all__ = ["MASTER_BITS", "NONCE_BYTES", "POLICIES", "KeyRing", "Keystream", "Policy", "new_nonce"]
+from fedenc.keys import keyfile
+from fedenc.keys.keystream import Keystream
 
 Policy = Literal["same", "client", "image"]
 POLICIES: tuple[Policy, ...] = get_args(Policy)
@@ -103,7 +101,7 @@ class KeyRing:
         return blake2b(key=self._master, digest_size=8, person=b"fedenc/print").hexdigest()
 
     def save(self, path: str | os.PathLike[str], passphrase: str | None = None) -> None:
-        """Write a keyfile that only its owner can read (mode 0600); see ``fedenc.keyfile``.
+        """Write a keyfile that only its owner can read (mode 0600); see ``fedenc.keys.keyfile``.
 
         Args:
             path: a file that must not exist yet.

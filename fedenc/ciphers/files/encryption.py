@@ -24,10 +24,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedenc.ciphers import imagefile, manifest
 from fedenc.ciphers.base import Cipher
-from fedenc.ciphers.manifest import Entry, Header
+from fedenc.ciphers.files import manifest
+from fedenc.ciphers.files.manifest import Entry, Header
 from fedenc.errors import CipherError, DataError, EngineError, FedencError
+from fedenc.images import lossless
 from fedenc.keys import KeyRing, Keystream, Policy, new_nonce
 
 Progress = Callable[[int, int], None]
@@ -91,14 +92,14 @@ def encrypt(
     header = Header.of(cipher, policy, new_nonce(), ring)
     if source.is_file():
         target = target / f"{source.stem}{suffix}" if target.is_dir() else target
-        imagefile.check_lossless(target.suffix)
+        lossless.check_lossless(target.suffix)
         for path in (target, _beside(target)):
             if path.exists():
                 raise DataError(f"{path} exists and would be overwritten; choose another name")
         return _encrypt_file(
             _Job(source, target, _new_entry(target.name, source.name)), header, ring
         )
-    imagefile.check_lossless(suffix)
+    lossless.check_lossless(suffix)
     names = _images(source, target)
     encrypted = with_suffix(names, suffix)
     _refuse_twins([_lossless_name(name) for name in names])
@@ -151,7 +152,7 @@ def decrypt(
         entry = entries[name]
         if target.is_dir():
             target = target / _lossless_name(Path(entry.source).name)
-        imagefile.check_lossless(target.suffix)
+        lossless.check_lossless(target.suffix)
         if target.exists():
             raise DataError(f"{target} exists and would be overwritten; choose another name")
         jobs = [_Job(source, target, entry)]
@@ -181,14 +182,14 @@ def _encrypt_file(job: _Job, header: Header, ring: KeyRing) -> Report:
 def _encrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
     try:
         cipher = header.build()
-        image, mode = imagefile.read(job.source)
+        image, mode = lossless.read(job.source)
         image = _with_channels(image, cipher)
         channels, height, width = image.shape
         entry = replace(job.entry, shape=(channels, height, width), mode=mode)
         found = cipher.encrypt(image[None], _keystream(header, ring, entry))[0]
         if len(found) not in (1, 3):
             raise CipherError(f"{cipher.name} makes {len(found)} channels, no file format holds it")
-        imagefile.write(job.target, found, "L" if len(found) == 1 else "RGB")
+        lossless.write(job.target, found, "L" if len(found) == 1 else "RGB")
         return entry
     except FedencError as error:
         return str(error)
@@ -199,12 +200,12 @@ def _encrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
 def _decrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
     try:
         cipher, entry = header.build(), job.entry
-        image, _ = imagefile.read(job.source)
+        image, _ = lossless.read(job.source)
         if cipher.output_shape(*entry.shape)[0] == 1:
             image = image[:1]  # WebP stores gray as three equal channels
         keystream = _keystream(header, ring, entry)
         found = cipher.decrypt(image[None], keystream, shape=entry.shape)[0]
-        imagefile.write(job.target, found, entry.mode)
+        lossless.write(job.target, found, entry.mode)
         return entry
     except FedencError as error:
         return str(error)
@@ -280,10 +281,10 @@ def _images(source: Path, target: Path) -> list[str]:
     names = sorted(
         path.relative_to(source).as_posix()
         for path in source.rglob("*")
-        if path.suffix.lower() in imagefile.READABLE and path.is_file()
+        if path.suffix.lower() in lossless.READABLE and path.is_file()
     )
     if not names:
-        raise DataError(f"{source} holds no {', '.join(imagefile.READABLE)} files")
+        raise DataError(f"{source} holds no {', '.join(lossless.READABLE)} files")
     return names
 
 
@@ -306,7 +307,7 @@ def _refuse_twins(names: Sequence[str]) -> None:
 
 def _lossless_name(source: str) -> str:
     """What a decrypted file is called: as it was, or with .png behind it where that was lossy."""
-    return source if Path(source).suffix.lower() in imagefile.LOSSLESS else source + ".png"
+    return source if Path(source).suffix.lower() in lossless.LOSSLESS else source + ".png"
 
 
 def _resume(record: Path, wanted: Header, ring: KeyRing) -> tuple[Header, dict[str, Entry]]:

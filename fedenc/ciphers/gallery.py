@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from fedenc import metrics, pictures
 from fedenc.ciphers import make, names
 from fedenc.ciphers.base import Cipher
 from fedenc.errors import CipherError
+from fedenc.images import metrics, sheets
 from fedenc.keys import KeyRing, Policy, new_nonce
 
 COLUMNS: tuple[tuple[Policy, str], ...] = (("same", "same key"), ("image", "independent keys"))
@@ -93,14 +93,14 @@ def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> I
     sizes = [""] * len(titles)
     plain[:: len(COLUMNS)] = images
     sizes[:: len(COLUMNS)] = ["{2} x {1}".format(*image.shape) for image in images]
-    shown = [pictures.Row("plain", plain, sizes)]
+    shown = [sheets.Row("plain", plain, sizes)]
     for row in rows:
         places = [(index, policy) for index in range(len(images)) for policy, _ in COLUMNS]
         values = [row.ssim[policy][index] for index, policy in places]
         captions = ["other shape" if v is None else f"SSIM {v:.3f}" for v in values]
         found = [row.encrypted[policy][index] for index, policy in places]
-        shown.append(pictures.Row(row.name, found, captions))
-    return pictures.grid(shown, titles=titles if rows else (), cell=cell)
+        shown.append(sheets.Row(row.name, found, captions))
+    return sheets.grid(shown, titles=titles if rows else (), cell=cell)
 
 
 def shrink(image: Tensor, limit: int) -> Tensor:
@@ -113,7 +113,7 @@ def shrink(image: Tensor, limit: int) -> Tensor:
         return image
     scale = limit / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))
-    return pictures.tensor(pictures.picture(image).resize(size, Image.Resampling.LANCZOS))
+    return sheets.tensor(sheets.picture(image).resize(size, Image.Resampling.LANCZOS))
 
 
 def built(which: Sequence[str] = ()) -> list[Cipher]:

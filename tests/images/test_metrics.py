@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from fedenc import metrics
 from fedenc.errors import DataError
-from fedenc.metrics import PARAMETERS, SIDES, Window
+from fedenc.images import metrics
+from fedenc.images.metrics import PARAMETERS, SIDES, Window
 
 WINDOWS = list(SIDES)
 

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fedenc import pictures
-from fedenc.pictures import GAP, LABEL, LINE, Row
+from fedenc.images import sheets
+from fedenc.images.sheets import GAP, LABEL, LINE, Row
 
 
 def noise(*shape: int) -> Tensor:
@@ -27,13 +27,13 @@ def test_every_image_stands_in_its_row_and_column() -> None:
         Row("a", images[:3], ["", "", ""]),
         Row("b\nc", [None, images[3], images[4, :1]], ["x", "y", "z"]),
     ]
-    sheet = pictures.tensor(pictures.grid(rows, titles=["one", "two"], cell=16))
+    sheet = sheets.tensor(sheets.grid(rows, titles=["one", "two"], cell=16))
     for column in range(3):
         assert torch.equal(place(sheet, 0, column, 16), images[column])
     assert (place(sheet, 1, 0, 16) == 255).all()
     assert torch.equal(place(sheet, 1, 1, 16), images[3])
     assert torch.equal(place(sheet, 1, 2, 16), images[4, :1].expand(3, -1, -1))
-    blank = pictures.tensor(pictures.grid([Row("", r.images, [""] * 3) for r in rows], cell=16))
+    blank = sheets.tensor(sheets.grid([Row("", r.images, [""] * 3) for r in rows], cell=16))
     above, left = slice(0, LINE), slice(0, LABEL)
     assert (blank[:, above] == 255).all()
     assert (sheet[:, above] < 128).any()
@@ -45,7 +45,7 @@ def test_every_image_stands_in_its_row_and_column() -> None:
 def test_images_fill_their_cell(side: int, cell: int) -> None:
     """Pixels stay squares when enlarged, and are averaged when reduced."""
     image = noise(3, side, side)
-    shown = place(pictures.tensor(pictures.grid([Row("", [image], [""])], cell=cell)), 0, 0, cell)
+    shown = place(sheets.tensor(sheets.grid([Row("", [image], [""])], cell=cell)), 0, 0, cell)
     if cell > side:
         times = cell // side
         expected = image.repeat_interleave(times, 1).repeat_interleave(times, 2)
@@ -57,11 +57,11 @@ def test_images_fill_their_cell(side: int, cell: int) -> None:
 
 def test_captions_belong_to_images() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        pictures.grid([Row("", [noise(3, 8, 8)] * 2, ["one"])])
+        sheets.grid([Row("", [noise(3, 8, 8)] * 2, ["one"])])
 
 
 def test_saved_sheets_are_read_back(tmp_path: Path) -> None:
-    sheet = pictures.grid([Row("a", list(noise(2, 3, 8, 8)), ["b", "c"])])
-    pictures.save(sheet, tmp_path / "new" / "sheet.png")
+    sheet = sheets.grid([Row("a", list(noise(2, 3, 8, 8)), ["b", "c"])])
+    sheets.save(sheet, tmp_path / "new" / "sheet.png")
     with Image.open(tmp_path / "new" / "sheet.png") as found:
-        assert torch.equal(pictures.tensor(found), pictures.tensor(sheet))
+        assert torch.equal(sheets.tensor(found), sheets.tensor(sheet))

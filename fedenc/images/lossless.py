@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fedenc.bitdepth import is_deep
 from fedenc.errors import CipherError, DataError
+from fedenc.images.decode import open_image
 
 READABLE = (".png", ".webp", ".bmp", ".jpg", ".jpeg")
 LOSSLESS = {".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
@@ -36,40 +36,30 @@ def read(path: Path) -> tuple[Tensor, str]:
     Returns:
         uint8 (C, H, W) and the mode to restore: ``RGB`` (C = 3), ``L`` (C = 1), or ``RGBA`` for an
         image whose alpha channel is opaque everywhere (C = 3). Palettes become the colours they
-        stand for; EXIF data and other metadata are left behind.
+        stand for; pictures are turned upright as EXIF data says, and all metadata is left behind.
 
     Raises:
-        DataError: missing, damaged, transparent, or of more than 8 bits a channel.
+        DataError: as :func:`open_image`, of another mode, or transparent.
     """
-    try:
-        with Image.open(path) as file:
-            if is_deep(file):
-                raise DataError(
-                    f"{path.name} has more than 8 bits a channel, expected 8-bit gray or RGB; "
-                    "convert it"
-                )
-            opaque = "transparency" not in file.info
-            if file.mode in ("1", "L") and opaque:
-                return _tensor(file.convert("L")), "L"
-            if file.mode == "RGB" and opaque:
-                return _tensor(file), "RGB"
-            if file.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
-                raise DataError(
-                    f"{path.name} has mode {file.mode}, expected 8-bit gray or RGB; convert it"
-                )
-            full = _tensor(file.convert("RGBA"))
-            if not bool((full[3] == 255).all()):
-                raise DataError(
-                    f"{path.name} is transparent in places, and no cipher hides its alpha channel; "
-                    "flatten it first"
-                )
-            if file.mode in ("1", "L"):
-                return full[:1], "L"
-            return full[:3], "RGBA" if file.mode == "RGBA" else "RGB"
-    except FileNotFoundError:
-        raise DataError(f"{path} does not exist") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise DataError(f"{path.name} cannot be decoded: {error}") from error
+    picture = open_image(path, str(path))
+    if picture.mode not in ("1", "L", "RGB", "RGBA", "LA", "P", "PA"):
+        raise DataError(
+            f"{path.name} has mode {picture.mode}, expected 8-bit gray or RGB; convert it"
+        )
+    opaque = "transparency" not in picture.info
+    if picture.mode in ("1", "L") and opaque:
+        return _tensor(picture.convert("L")), "L"
+    if picture.mode == "RGB" and opaque:
+        return _tensor(picture), "RGB"
+    full = _tensor(picture.convert("RGBA"))
+    if not bool((full[3] == 255).all()):
+        raise DataError(
+            f"{path.name} is transparent in places, and no cipher hides its alpha channel; "
+            "flatten it first"
+        )
+    if picture.mode in ("1", "L"):
+        return full[:1], "L"
+    return full[:3], "RGBA" if picture.mode == "RGBA" else "RGB"
 
 
 def write(path: Path, image: Tensor, mode: str) -> None:

@@ -1,0 +1,6 @@
+"""Keys of participants: the ring, the keystreams drawn from it, and the files that keep it."""
+
+from fedenc.keys.keystream import Keystream
+from fedenc.keys.ring import MASTER_BITS, NONCE_BYTES, POLICIES, KeyRing, Policy, new_nonce
+
+__all__ = ["MASTER_BITS", "NONCE_BYTES", "POLICIES", "KeyRing", "Keystream", "Policy", "new_nonce"]
