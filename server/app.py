@@ -13,12 +13,13 @@ from fedenc.errors import EngineError
 from fedenc.files import write_atomically
 from fedenc.scenario import ProviderView
 from fedenc.training.loop import Progress
+from fedenc.training.model_files import ModelFiles
 from server.answers import Answered, answer_queries
 from server.collector import Failure, Roster
 from server.exchange import Exchange
 from server.parallel import ParallelTrainer
 from server.pool import Pool
-from server.trainer import ModelFiles, Trained, Trainer, cluster_resources, gpus_per_worker
+from server.trainer import Trained, Trainer, cluster_resources, gpus_per_worker
 from server.uploads import collect_uploads
 
 _NODES_TIMEOUT = 60.0  # seconds to wait for nodes to register

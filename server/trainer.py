@@ -8,11 +8,9 @@ Training on several workers is in :mod:`server.parallel`.
 
 import os
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,8 +22,8 @@ from fedenc.errors import EngineError, TrainingError
 from fedenc.models.network import Network
 from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import Server
-from fedenc.training.checkpoint import load_model, save_model
 from fedenc.training.loop import Progress, Run, fit
+from fedenc.training.model_files import ModelFiles, pack_model, unpack_model
 from fedenc.training.pool import room
 from fedenc.training.predict import predict
 from server.pool import Pool
@@ -38,7 +36,6 @@ PROGRESS_SECONDS = 1.0  # between two reports within an epoch
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, which cost a copy of the weights each
 CALL_TIMEOUT = 600.0  # seconds for one chunk, prediction or export
 Scores = npt.NDArray[np.float32]
-ModelFiles = Mapping[str, bytes]  # of a model directory: file name -> content
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,7 @@ def begin(
 
 def export(model: Network, classes: Sequence[str]) -> tuple[dict[str, bytes], str]:
     """The files of the model directory, and the digest of the weights."""
-    with tempfile.TemporaryDirectory() as folder:
-        sha256 = save_model(Path(folder), model, details={"classes": list(classes)})
-        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}, sha256
+    return pack_model(model, details={"classes": list(classes)})
 
 
 def device_name(device: torch.device) -> str:
@@ -189,15 +184,8 @@ class TrainerActor:
 
     def adopt(self, files: ModelFiles, foreign: ModelFiles | None) -> None:
         """Answer queries with the models of these files, trained elsewhere."""
-        self._model = _loaded(files).to(self._device)
-        self._foreign = None if foreign is None else _loaded(foreign).to(self._device)
-
-
-def _loaded(files: ModelFiles) -> Network:
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            Path(folder, name).write_bytes(content)
-        return load_model(Path(folder))[0]
+        self._model = unpack_model(files)[0].to(self._device)
+        self._foreign = None if foreign is None else unpack_model(foreign)[0].to(self._device)
 
 
 class Trainer:

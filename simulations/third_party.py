@@ -19,9 +19,9 @@ from fedenc.images import sheets
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import FOREIGN, Transformation
 from fedenc.training import validation
-from fedenc.training.checkpoint import CONFIG, WEIGHTS, weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress
+from fedenc.training.model_files import ModelFiles, pack_model
 from fedenc.training.recipes import recipe
 from fedenc.transformation import bundle
 from fedenc.transformation.config import TransformationConfig
@@ -227,13 +227,10 @@ def given(scenario: Scenario) -> Given | None:
     return Given(files, sha256, _files(folder, bundle.FOREIGN)[0] if asked else None)
 
 
-def _files(folder: Path, stem: str) -> tuple[dict[str, bytes], str]:
-    network, _ = bundle.load_classifier(folder, stem=stem)
-    files = {
-        WEIGHTS: (folder / f"{stem}.safetensors").read_bytes(),
-        CONFIG: (folder / f"{stem}.json").read_bytes(),
-    }
-    return files, weights_sha256(network)
+def _files(folder: Path, stem: str) -> tuple[ModelFiles, str]:
+    """A classifier of the bundle, under the names that a run's own model has."""
+    network, details = bundle.load_classifier(folder, stem=stem)
+    return pack_model(network, details=details)
 
 
 def _decided(scenario: Scenario) -> dict[str, Any]:

@@ -23,9 +23,9 @@ from fedenc import models
 from fedenc.data.dataset import Dataset
 from fedenc.files import write_atomically
 from fedenc.provenance import commit, hardware, versions
-from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
+from fedenc.training.model_files import weights_sha256
 from fedenc.training.predict import predict
 from fedenc.training.recipes import RECIPES, recipe
 

@@ -30,9 +30,9 @@ from fedenc.keys import KeyRing
 from fedenc.models.network import Network
 from fedenc.provenance import commit, hardware, versions
 from fedenc.training import validation
-from fedenc.training.checkpoint import load_model, save_model
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress, fit
+from fedenc.training.model_files import load_model, save_model
 from fedenc.training.predict import predict
 from fedenc.training.recipes import recipe
 from fedenc.transformation.bundle import load_classifier, load_transformation

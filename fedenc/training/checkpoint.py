@@ -1,36 +1,21 @@
-"""Checkpoints and model directories: safetensors and JSON, written whole or not at all.
+"""Checkpoints: one safetensors container whose header carries a JSON document.
 
-A checkpoint is one safetensors container whose header carries a JSON document; nothing in it is
-executed when it is read. A model directory holds ``model.safetensors`` and ``config.json``; a model
-of another stem, such as "psi", is ``psi.safetensors`` and ``psi.json``.
+Nothing in it is executed when it is read.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
-from fedenc import models
 from fedenc.errors import TrainingError
-from fedenc.files import write_atomically
-from fedenc.models.network import Network
 from fedenc.training import identity
 
 _KEY = "fedenc"  # the header's only entry: safetensors does not keep the order of several
-STEM, WEIGHTS, CONFIG = "model", "model.safetensors", "config.json"
 VERSION = 1
-
-
-def files(stem: str = STEM) -> tuple[str, str]:
-    """The names of a model's two files: weights and configuration."""
-    return (WEIGHTS, CONFIG) if stem == STEM else (f"{stem}.safetensors", f"{stem}.json")
 
 
 def pack(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> bytes:
@@ -86,77 +71,3 @@ def resume(
             f"checkpoint lacks what its run needs ({str(error).splitlines()[0]}); "
             "take an older one, or start again without it"
         ) from error
-
-
-def weights_sha256(model: torch.nn.Module) -> str:
-    """SHA-256 over all parameters and buffers, sorted by name: name, dtype, shape and bytes.
-
-    It does not depend on the device or on the memory layout.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        plain = tensor.detach().cpu().contiguous()
-        digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode() + b"\n")
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def save_model(
-    directory: Path,
-    model: Network,
-    *,
-    details: Mapping[str, Any] | None = None,
-    stem: str = STEM,
-) -> str:
-    """Write a model directory and return the SHA-256 of the weights.
-
-    ``details`` (JSON values: class names, training configuration, ...) is kept in the JSON file.
-    """
-    weights_file, config_file = files(stem)
-    sha256 = weights_sha256(model)
-    config = {
-        "format": VERSION,
-        "architecture": asdict(model.architecture),
-        "sha256": sha256,
-        "details": dict(details or {}),
-    }
-    weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    write_atomically(directory / weights_file, safetensors.torch.save(weights))
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
-    write_atomically(directory / config_file, text.encode())
-    return sha256
-
-
-def load_model(directory: Path, *, stem: str = STEM) -> tuple[Network, dict[str, Any]]:
-    """The network of a model directory, in evaluation mode on the CPU, and its ``details``.
-
-    TrainingError if a file is missing, damaged, or the two do not belong together.
-    """
-    weights_file, config_file = files(stem)
-    try:
-        config = json.loads((directory / config_file).read_bytes())
-        tensors = safetensors.torch.load((directory / weights_file).read_bytes())
-        found = config["format"]
-        if found != VERSION:
-            raise TrainingError(
-                f"{directory / config_file} has format {found!r}; this version reads {VERSION}"
-            )
-        architecture = config["architecture"]
-        size = tuple(architecture.pop("size"))
-        model = models.build(**architecture, size=size)
-        model.load_state_dict(tensors)
-        expected, details = config["sha256"], dict(config["details"])
-    except OSError as error:
-        raise TrainingError(
-            f"{error.filename} cannot be read ({error.strerror}); "
-            f"a model directory holds {weights_file} and {config_file}"
-        ) from error
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
-        raise TrainingError(f"{directory} is not a usable model directory: {reason}") from error
-    if weights_sha256(model) != expected:
-        raise TrainingError(
-            f"{directory / weights_file} does not have the digest that {config_file} names; "
-            "copy both files from the same run"
-        )
-    return model.eval(), details

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedenc.errors import DataError, TrainingError
 from fedenc.images.decode import decode
-from fedenc.training.checkpoint import load_model
+from fedenc.training.model_files import load_model
 from fedenc.training.predict import predict
 
 _BATCH = 256  # files decoded before they are scored

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from fedenc.errors import TrainingError, TransformationError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
-from fedenc.training.checkpoint import load_model, weights_sha256
+from fedenc.training.model_files import load_model, weights_sha256
 
 PARTICIPANTS, PROVIDER = "participants", "provider"  # folders in a bundle
 PSI, FOREIGN = "psi", "foreign"  # classifiers in the provider's folder

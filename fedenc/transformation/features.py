@@ -20,8 +20,8 @@ from torchvision.models.vgg import cfgs, make_layers
 
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.loop import IMAGENET
+from fedenc.training.model_files import weights_sha256
 
 _VGG16 = {"vgg16-relu1_2": 4, "vgg16-relu2_2": 9}  # layers of ``features`` to keep
 # Layers of a classifier's body to keep: its first stage, or what reads relu2_2 in VGG16.

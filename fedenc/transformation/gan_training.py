@@ -25,7 +25,7 @@ from fedenc import seeding
 from fedenc.data import augment
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training import checkpoint, identity, validation
+from fedenc.training import checkpoint, identity, model_files, validation
 from fedenc.training.loop import Progress, bearable, weights_norm
 from fedenc.training.plan import Plan, make_plan, steps_per_epoch
 from fedenc.training.pool import Pool, check_labels
@@ -303,7 +303,7 @@ def _describe(
     """What makes a run this run, as JSON values."""
     return {
         "widths": list(stepper.generator.widths),
-        "classifier": checkpoint.weights_sha256(stepper.classifier),
+        "classifier": model_files.weights_sha256(stepper.classifier),
         "seed": seed,
         "images": identity.digest(images),
         "labels": identity.digest(labels),

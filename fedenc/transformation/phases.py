@@ -17,9 +17,9 @@ from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
 from fedenc.training import identity, rng, validation
-from fedenc.training.checkpoint import load_model, save_model, weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress, fit
+from fedenc.training.model_files import load_model, save_model, weights_sha256
 from fedenc.training.pool import check_labels
 from fedenc.transformation import bundle
 from fedenc.transformation.bundle import FOREIGN, PROVIDER, PSI, Transformation

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from fedenc import seeding
 from fedenc.models.network import Network
-from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
+from fedenc.training.model_files import weights_sha256
 from fedenc.transformation import bundle, features
 from fedenc.transformation.bundle import FOREIGN, PSI, Transformation
 from fedenc.transformation.config import TransformationConfig

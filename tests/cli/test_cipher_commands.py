@@ -88,7 +88,7 @@ def test_failed_files_are_listed_and_tell_by_exit_code(
     result = run("encrypt", photos, tmp_path / "sent", "--keyfile", key, succeed=False)
     assert result.exit_code == 1
     assert "encrypted 3 files" in result.output
-    assert "bad.png cannot be decoded" in result.output
+    assert "bad.png: no image format" in result.output
 
 
 def test_passphrases(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

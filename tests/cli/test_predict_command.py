@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fedenc import models
 from fedenc.cli import app
 from fedenc.errors import TrainingError
-from fedenc.training.checkpoint import save_model
+from fedenc.training.model_files import save_model
 from fedenc.training.predict import predict
 
 

@@ -7,9 +7,9 @@ from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models import adapters
 from fedenc.models.adapters import ADAPTERS, BlockLinear, BlockSpectralNorm, EleAdaptNet
-from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
+from fedenc.training.model_files import weights_sha256
 
 CPU = torch.device("cpu")
 

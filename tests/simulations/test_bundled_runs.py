@@ -10,7 +10,7 @@ from fedenc import models
 from fedenc.data import load
 from fedenc.errors import ScenarioError, TransformationError
 from fedenc.scenario import Scenario, parse
-from fedenc.training.checkpoint import save_model
+from fedenc.training.model_files import save_model
 from fedenc.transformation.bundle import PROVIDER, PSI, build, save_transformation
 from simulations import third_party
 from simulations.run import simulate

@@ -6,7 +6,7 @@ import torch
 from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training import checkpoint
+from fedenc.training import checkpoint, model_files
 from fedenc.training.predict import predict
 
 CPU = torch.device("cpu")
@@ -41,58 +41,58 @@ def test_damage_is_one_clear_error():
 
 def test_the_digest_ignores_memory_layout_and_sees_every_bit():
     model = network()
-    digest = checkpoint.weights_sha256(model)
-    assert checkpoint.weights_sha256(model.to(memory_format=torch.channels_last)) == digest
-    assert checkpoint.weights_sha256(network(1)) != digest
+    digest = model_files.weights_sha256(model)
+    assert model_files.weights_sha256(model.to(memory_format=torch.channels_last)) == digest
+    assert model_files.weights_sha256(network(1)) != digest
     model.input.mean[0] += 1e-7
-    assert checkpoint.weights_sha256(model) != digest
+    assert model_files.weights_sha256(model) != digest
 
 
 def test_a_model_directory_comes_back_the_same(tmp_path):
     model = network()
-    sha256 = checkpoint.save_model(tmp_path / "m", model, details={"classes": ["a", "b"]})
-    loaded, details = checkpoint.load_model(tmp_path / "m")
+    sha256 = model_files.save_model(tmp_path / "m", model, details={"classes": ["a", "b"]})
+    loaded, details = model_files.load_model(tmp_path / "m")
     assert details == {"classes": ["a", "b"]}
     assert loaded.architecture == model.architecture
-    assert checkpoint.weights_sha256(loaded) == sha256
+    assert model_files.weights_sha256(loaded) == sha256
     images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
     assert torch.equal(predict(loaded, images, device=CPU), predict(model, images, device=CPU))
 
 
 def test_a_directory_holds_models_of_several_stems(tmp_path):
     for seed, stem in enumerate(("psi", "foreign")):
-        checkpoint.save_model(tmp_path, network(seed), details={"seed": seed}, stem=stem)
+        model_files.save_model(tmp_path, network(seed), details={"seed": seed}, stem=stem)
     assert {p.name for p in tmp_path.iterdir()} == {
         f"{stem}.{kind}" for stem in ("psi", "foreign") for kind in ("safetensors", "json")
     }
     for seed, stem in enumerate(("psi", "foreign")):
-        model, details = checkpoint.load_model(tmp_path, stem=stem)
+        model, details = model_files.load_model(tmp_path, stem=stem)
         assert details == {"seed": seed}
-        assert checkpoint.weights_sha256(model) == checkpoint.weights_sha256(network(seed))
+        assert model_files.weights_sha256(model) == model_files.weights_sha256(network(seed))
     with pytest.raises(TrainingError, match=r"model\.safetensors and config\.json"):
-        checkpoint.load_model(tmp_path)
+        model_files.load_model(tmp_path)
 
 
 def test_an_unusable_model_directory_says_why(tmp_path):
     with pytest.raises(TrainingError, match=r"config\.json cannot be read \(No such file"):
-        checkpoint.load_model(tmp_path)
-    checkpoint.save_model(tmp_path, network())
-    config = json.loads((tmp_path / checkpoint.CONFIG).read_text())
+        model_files.load_model(tmp_path)
+    model_files.save_model(tmp_path, network())
+    config = json.loads((tmp_path / model_files.CONFIG).read_text())
 
     def rewrite(**changes):
-        (tmp_path / checkpoint.CONFIG).write_text(json.dumps(config | changes))
+        (tmp_path / model_files.CONFIG).write_text(json.dumps(config | changes))
 
     rewrite(format=99)
     with pytest.raises(TrainingError, match="has format 99; this version reads 1"):
-        checkpoint.load_model(tmp_path)
+        model_files.load_model(tmp_path)
     rewrite(sha256="0" * 64)
     with pytest.raises(TrainingError, match="does not have the digest"):
-        checkpoint.load_model(tmp_path)
+        model_files.load_model(tmp_path)
     rewrite(architecture=config["architecture"] | {"classes": 6})
     with pytest.raises(TrainingError, match="not a usable model directory"):
-        checkpoint.load_model(tmp_path)
+        model_files.load_model(tmp_path)
     rewrite()
-    weights = tmp_path / checkpoint.WEIGHTS
+    weights = tmp_path / model_files.WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(TrainingError, match="not a usable model directory"):
-        checkpoint.load_model(tmp_path)
+        model_files.load_model(tmp_path)

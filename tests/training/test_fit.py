@@ -8,9 +8,10 @@ from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
 from fedenc.training import loop
-from fedenc.training.checkpoint import pack, unpack, weights_sha256
+from fedenc.training.checkpoint import pack, unpack
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
+from fedenc.training.model_files import weights_sha256
 from fedenc.training.predict import predict
 
 CPU = torch.device("cpu")

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from fedenc import models
 from fedenc.files import write_atomically
-from fedenc.training import checkpoint
+from fedenc.training import model_files
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
 
@@ -32,7 +32,7 @@ run = fit(model, images, labels, config=config, seed=1, device=torch.device("cpu
           state=state, every_steps=1)
 for progress in run:
     write_atomically(path, run.checkpoint())
-print(checkpoint.weights_sha256(model))
+print(model_files.weights_sha256(model))
 """
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedenc import models
 from fedenc.errors import TrainingError
-from fedenc.training import checkpoint, validation
+from fedenc.training import model_files, validation
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
 from fedenc.training.pool import Pool
@@ -56,7 +56,7 @@ def test_the_weights_of_the_lowest_validation_loss_are_the_result():
     losses, digests, states = [], [], []
     for progress in run:
         losses.append(progress.validation_loss)
-        digests.append(checkpoint.weights_sha256(model))
+        digests.append(model_files.weights_sha256(model))
         states.append(run.checkpoint())
     best = min(range(6), key=lambda epoch: losses[epoch])
     assert best < 5, "the data no longer overfits; choose other data"
@@ -68,4 +68,4 @@ def test_the_weights_of_the_lowest_validation_loss_are_the_result():
     for state in (states[best], states[4], states[5]):
         resumed = network()
         list(fit(resumed, images, labels, config=config, seed=1, device=CPU, state=state))
-        assert checkpoint.weights_sha256(resumed) == digests[5]
+        assert model_files.weights_sha256(resumed) == digests[5]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from fedenc import models
 from fedenc.errors import TransformationError
 from fedenc.training import rng
-from fedenc.training.checkpoint import save_model, weights_sha256
+from fedenc.training.model_files import save_model, weights_sha256
 from fedenc.transformation import bundle
 from fedenc.transformation.bundle import (
     FOREIGN,

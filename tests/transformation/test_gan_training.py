@@ -15,8 +15,8 @@ from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
 from fedenc.training import checkpoint, rng, validation
-from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
+from fedenc.training.model_files import weights_sha256
 from fedenc.transformation.gan import Discriminator, Generator
 from fedenc.transformation.gan_step import GanConfig
 from fedenc.transformation.gan_training import GanRun, make_targets, train_gan

@@ -8,7 +8,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from fedenc import models
 from fedenc.errors import TransformationError
 from fedenc.training import rng
-from fedenc.training.checkpoint import weights_sha256
+from fedenc.training.model_files import weights_sha256
 from fedenc.training.predict import predict
 from fedenc.transformation.bundle import Transformation, build
 from fedenc.transformation.measure import Answers, ask, collapse, measure

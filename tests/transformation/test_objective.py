@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.training import loop, rng, validation
-from fedenc.training.checkpoint import unpack, weights_sha256
+from fedenc.training.checkpoint import unpack
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
+from fedenc.training.model_files import weights_sha256
 from fedenc.training.pool import Pool
 from fedenc.transformation import features
 from fedenc.transformation.objective import Objective

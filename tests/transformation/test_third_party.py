@@ -6,9 +6,9 @@ import torch
 
 from fedenc.errors import TrainingError, TransformationError
 from fedenc.training import validation
-from fedenc.training.checkpoint import weights_sha256
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
+from fedenc.training.model_files import weights_sha256
 from fedenc.transformation import bundle, phases
 from fedenc.transformation.bundle import load_classifier, load_transformation
 from fedenc.transformation.config import TransformationConfig
