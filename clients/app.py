@@ -31,6 +31,9 @@ class Host(Protocol):
     def participant(self, i: int) -> Participant:
         """One participant, ready to act."""
 
+    def on_error(self, i: int, error: Exception) -> None:
+        """Note what a participant raised, for its own side alone: a trace may quote its data."""
+
 
 Work = Callable[[Host, int, Mapping[str, Any], RecordDict, "_Reply"], None]
 
@@ -81,6 +84,7 @@ def _handler(
                 try:
                     work(host, i, facts, message.content, reply)
                 except Exception as error:
+                    host.on_error(i, error)
                     reply.failed(i, error)
         except Exception as error:  # the node itself is at fault: everybody on it fails
             for i in reply.facts["hosted"]:

@@ -14,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from fedenc.ciphers import Cipher
 from fedenc.data.augment import Augmentation, expand
-from fedenc.keys import KeyRing, Policy
-from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
+from fedenc.keys import KeyRing
+from fedenc.protection import Context, Plain, Protection
+from fedenc.scenario.sections import ENCRYPTED, PLAIN, SAME_KEY, Condition
 from fedenc.shard import NONCE_BYTES, TRAIN, Shard, seal
-from fedenc.transformation.bundle import Transformation
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -62,13 +61,12 @@ class Participant:
         train: what it owns and uploads; empty for outsiders.
         held_out: what it asks about, by condition. The same array objects stand under ``plain`` and
             ``encrypted`` when it hands over pairs.
-        ring: its keys; where ``cipher`` has none, only its private randomness.
-        cipher: how it protects images: with a key, or with the shared transformation network.
-        policy: which images share a key at upload.
-        views: ciphertexts of every uploaded image.
-        plain: stays plain by its own choice; its ``cipher`` is then used for queries only.
-        augmentation: what it does to its training images before it encrypts them.
-        query_augmentation: what it does to its queries before it encrypts them.
+        ring: its private randomness, and its keys where its protection has some.
+        protection: of what it uploads.
+        query_protection: of its queries, but the plain ones; None: that of its uploads.
+        views: protected copies of every uploaded image.
+        augmentation: what it does to its training images before it protects them.
+        query_augmentation: what it does to its queries before it protects them.
         fill: 0..255, what augmentation puts where it uncovers a pixel.
     """
 
@@ -76,16 +74,15 @@ class Participant:
     train: Labelled
     held_out: Mapping[Condition, Labelled]
     ring: KeyRing
-    cipher: Cipher | Transformation
-    policy: Policy
+    protection: Protection
+    query_protection: Protection | None = None
     views: int = 1
-    plain: bool = False
     augmentation: Augmentation = field(default_factory=Augmentation)
     query_augmentation: Augmentation = field(default_factory=Augmentation)
     fill: int = 0
 
     def upload(self) -> Shard:
-        """Protect and seal the whole partition, every image in ``views`` ciphertexts.
+        """Protect and seal the whole partition, every image in ``views`` copies.
 
         An exhaustive augmentation's copies are images of their own, with ids and keys of their own.
         """
@@ -94,15 +91,11 @@ class Participant:
         ids = image * copies + copy
         repeated = np.repeat(self.train.images, self.views, axis=0)
         images = self._augmented(repeated, self.augmentation, TRAIN)
-        nonce = self._nonce(TRAIN, images)
-        sent = images if self.plain else self._protect(images, self.policy, TRAIN, nonce, ids, view)
         return self._seal(
             TRAIN,
-            nonce,
-            images=sent,
-            protected=not self.plain,
-            ids=ids,
-            original=images.shape[1:],
+            images,
+            self.protection,
+            Context(TRAIN, self._nonce(TRAIN, images), ids, view),
             labels=self.train.labels[image],
             views=view,
             view_count=self.views,
@@ -154,19 +147,13 @@ class Participant:
         images = self._augmented(asked, self.query_augmentation, "query")[order]
         ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
         nonce = self._nonce(condition, images)
-        sent = images
-        if condition in (ENCRYPTED, FOREIGN):
-            sent = self._protect(images, "image", "query", nonce, ids)
+        context = Context("query", nonce, ids, independent=True)
+        protection = self.query_protection or self.protection
+        if condition == PLAIN:
+            protection = Plain()
         elif condition == SAME_KEY:
-            sent = self._protect(images, self.policy, TRAIN, nonce, ids)
-        return self._seal(
-            condition,
-            nonce,
-            images=sent,
-            protected=condition != PLAIN,
-            ids=ids,
-            original=images.shape[1:],
-        )
+            context = Context(TRAIN, nonce, ids)
+        return self._seal(condition, images, protection, context)
 
     def _augmented(self, images: Images, how: Augmentation, purpose: str) -> Images:
         """Copies of every image, consecutive: plain-domain augmentation, Enc(f_d(T))."""
@@ -178,36 +165,18 @@ class Participant:
         augmented: Images = copies.numpy()
         return augmented
 
-    def _protect(
-        self,
-        images: Images,
-        policy: Policy,
-        purpose: str,
-        nonce: bytes,
-        ids: npt.NDArray[np.int64],
-        views: npt.NDArray[np.int64] | int = 0,
-    ) -> Images:
-        if isinstance(self.cipher, Transformation):
-            transformed: Images = self.cipher.protect(_tensor(images)).numpy()
-            return transformed
-        stream = self.ring.keystream(
-            method=self.cipher.name,
-            policy=policy,
-            purpose=purpose,
-            nonce=nonce,
-            ids=ids,
-            views=views,
-        )
-        protected: Images = self.cipher.encrypt(_tensor(images), stream).numpy()
-        return protected
-
-    def _seal(self, purpose: str, nonce: bytes, *, protected: bool, **parts: Any) -> Shard:
+    def _seal(
+        self, purpose: str, images: Images, protection: Protection, context: Context, **parts: Any
+    ) -> Shard:
         return seal(
             participant=self.id,
             purpose=purpose,
-            nonce=nonce,
-            cipher=self.cipher.name if protected else "none",
-            params=self.cipher.params() if protected else {},
+            nonce=context.nonce,
+            cipher=protection.name,
+            params=protection.params(),
+            images=protection.protect(_tensor(images), context).numpy(),
+            ids=context.ids,
+            original=images.shape[1:],
             **parts,
         )
 

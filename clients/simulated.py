@@ -14,9 +14,11 @@ from fedenc.data import Dataset, augment, load
 from fedenc.data.partition import dirichlet, iid
 from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
+from fedenc.protection import Keyed, Network, Plain, Protection
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition
 from fedenc.seeding import numpy_generator
+from fedenc.shard import UNPROTECTED
 from fedenc.transformation import bundle
 from fedenc.transformation.share import labels_digest, third_party
 
@@ -29,6 +31,7 @@ class Population:
     outsiders, which own no training images."""
 
     scenario: Scenario
+    given: bundle.Transformation | None = None  # the scenario's network, where it is loaded already
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -66,15 +69,14 @@ class Population:
 
     @cached_property
     def _participants_own(self) -> Indices:
-        """Training images that are not the third party's."""
+        """Training images that are not the third party's, where there is one."""
         labels = self.dataset.train.labels
+        settings = self.scenario.transformation
         if not self.scenario.encryption.keyless:
             return np.arange(len(labels))
-        settings = self.scenario.transformation
         if settings.bundle is None:  # it will be trained on this share
             return third_party(labels, settings.share(), self.scenario.seed)[1]
-        assert isinstance(self.cipher, bundle.Transformation)
-        data = self.cipher.info.get("data", {})
+        data = self.network.info.get("data", {})
         if data.get("name") not in (None, self.dataset.name):
             return np.arange(len(labels))
         if not {"fraction", "seed", "labels"} <= data.keys():
@@ -104,17 +106,39 @@ class Population:
         return frozenset(chosen[: round(clients.plain_fraction * clients.count)].tolist())
 
     @cached_property
-    def cipher(self) -> ciphers.Cipher | bundle.Transformation:
-        """The scenario's cipher, or the transformation network that stands in its place.
+    def network(self) -> bundle.Transformation:
+        """The shared transformation network.
 
         Raises:
-            CipherError: unknown, or parameters that do not fit.
-            TransformationError: a bundle that is missing or damaged, or not the one expected.
+            TransformationError: it is missing or damaged, or not the one expected.
+        """
+        return self.given or shared_network(self.scenario)
+
+    @cached_property
+    def _cipher(self) -> ciphers.Cipher:
+        encryption = self.scenario.encryption
+        return ciphers.make(encryption.cipher, **encryption.parameters())
+
+    def protection(self, i: int) -> Protection:
+        """How participant ``i`` protects images: the scenario's method under keys of its own.
+
+        Raises:
+            CipherError: an unknown cipher, or parameters that do not fit.
+            TransformationError: as ``network``.
         """
         encryption = self.scenario.encryption
         if encryption.keyless:
-            return _shared_network(self.scenario)
-        return ciphers.make(encryption.cipher, **encryption.parameters())
+            return Network(self.network)
+        if encryption.cipher == UNPROTECTED[0]:
+            return Plain()
+        return Keyed(self._cipher, self.ring(i), encryption.keys)
+
+    def ring(self, i: int) -> KeyRing:
+        """The simulated keys of participant ``i``."""
+        encryption = self.scenario.encryption
+        if encryption.seed is None:
+            raise ValueError("the driver must settle encryption.seed before participants are made")
+        return KeyRing.simulated(encryption.seed, i, shared=encryption.keys == "same")
 
     def hosted_by(self, node: int) -> tuple[int, ...]:
         """Ids of the participants on one Flower node."""
@@ -126,15 +150,15 @@ class Population:
         """Participant ``i``: a function of the scenario and ``i`` alone."""
         s = self.scenario
         mine = self.partitions[i] if i < s.clients.count else np.empty(0, np.int64)
+        method = self.protection(i)
         return Participant(
             id=i,
             train=Labelled(self.dataset.train.images[mine], self._labels[mine]),
             held_out=self._held_out(i),
-            ring=KeyRing.simulated(_seed(s), i, shared=s.encryption.keys == "same"),
-            cipher=self.cipher,
-            policy=s.encryption.keys,
+            ring=self.ring(i),
+            protection=Plain() if i in self.plain else method,
+            query_protection=method,
             views=s.encryption.views,
-            plain=i in self.plain,
             augmentation=augment.named(
                 s.augmentation.train if s.augmentation.domain == "plain" else "none"
             ),
@@ -150,17 +174,11 @@ class Population:
         return numpy_generator(self.scenario.seed, "shuffled labels").permutation(labels)
 
     @property
-    def _pairs(self) -> bool:
-        """Whether the same images are asked plain and encrypted."""
-        s = self.scenario
-        return s.inference.paired and {PLAIN, ENCRYPTED} <= set(s.conditions())
-
-    @property
     def _shared(self) -> list[Condition]:
         """Conditions that ask about the images of another: encrypted about the plain ones, in
         pairs; foreign about the encrypted ones, to compare classifiers on the same uploads."""
         asked = self.scenario.conditions()
-        paired = [ENCRYPTED] if self._pairs else []
+        paired = [ENCRYPTED] if self.scenario.paired else []
         return paired + [FOREIGN] * (FOREIGN in asked and ENCRYPTED in asked)
 
     @cached_property
@@ -194,11 +212,16 @@ class Population:
             mine = part[(i * size + np.arange(size)) % len(part)]
             held_out[condition] = Labelled(test.images[mine], test.labels[mine])
         for condition in self._shared:
-            held_out[condition] = held_out[PLAIN if self._pairs else ENCRYPTED]
+            held_out[condition] = held_out[PLAIN if self.scenario.paired else ENCRYPTED]
         return held_out
 
 
-def _shared_network(scenario: Scenario) -> bundle.Transformation:
+def shared_network(scenario: Scenario) -> bundle.Transformation:
+    """The transformation network that a scenario names.
+
+    Raises:
+        TransformationError: it is missing or damaged, or not the one expected.
+    """
     settings = scenario.transformation
     if settings.bundle is None:
         raise TransformationError(
@@ -212,9 +235,3 @@ def _shared_network(scenario: Scenario) -> bundle.Transformation:
             f"transformation.digest = {settings.digest}"
         )
     return found
-
-
-def _seed(scenario: Scenario) -> int | str:
-    if scenario.encryption.seed is None:
-        raise ValueError("the driver must settle encryption.seed before participants are made")
-    return scenario.encryption.seed

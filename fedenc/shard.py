@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,9 @@ TRAIN = "train"
 NONCE_BYTES = 16
 
 ParamValue = bool | int | float | str
+
+# What stands in the manifest of images that nobody protected: cipher and parameters.
+UNPROTECTED: tuple[str, Mapping[str, ParamValue]] = ("none", MappingProxyType({}))
 
 
 @dataclass(frozen=True)

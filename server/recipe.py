@@ -44,4 +44,4 @@ def training_config(
 
 def server_method(augmentation: Augmentation) -> str:
     """What the server does to ciphertext."""
-    return augmentation.server if augmentation.domain == "encrypted" else "none"
+    return (augmentation.server or "none") if augmentation.domain == "encrypted" else "none"

@@ -19,12 +19,12 @@ from fedenc.scenario import Scenario
 from fedenc.training.loop import Run, fit
 from fedenc.training.predict import predict
 from server.app import Event
-from server.recipe import network, training_config
+from server.recipe import network, server_method, training_config
 
-Report = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 
-def measure(scenario: Scenario, report: Report) -> dict[str, Any]:
+def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     """Accuracies on plain test images of all participants' held-out sets.
 
     Returns:
@@ -32,24 +32,24 @@ def measure(scenario: Scenario, report: Report) -> dict[str, Any]:
         its own plain images only, mean and deviation over ``owners`` (None of none); ``too_small``
         counts those with too few images to train on.
     """
-    population = Population(scenario)
+    scenario = population.scenario
     owners = [population.participant(i) for i in range(scenario.clients.count)]
     together = Labelled(
         np.concatenate([owner.train.images for owner in owners]),
         np.concatenate([owner.train.labels for owner in owners]),
     )
     total = 1 + len(owners)
-    report(Event("baselines", 0, total, "everybody's plain images together"))
+    on_event(Event("baselines", 0, total, "everybody's plain images together"))
     central = _accuracy(_training(scenario, together, population.dataset), population.dataset)
     alone = []
     for i, owner in enumerate(owners):
-        report(Event("baselines", 1 + i, total, f"owner {i} alone"))
+        on_event(Event("baselines", 1 + i, total, f"owner {i} alone"))
         try:
             run = _training(scenario, owner.train, population.dataset)
         except TrainingError:  # the scenario is sound, or all together would have failed
             continue
         alone.append(_accuracy(run, population.dataset))
-    report(Event("baselines", total, total))
+    on_event(Event("baselines", total, total))
     return {
         "test_images": len(population.dataset.test.labels),
         "central_plain": central,
@@ -66,14 +66,13 @@ def _training(scenario: Scenario, train: Labelled, dataset: Dataset) -> Run:
     """The provider's training, on plain images. TrainingError: there are too few of them."""
     shape = train.images.shape[1:]
     augmentation = scenario.augmentation
-    methods = {"plain": augmentation.train, "encrypted": augmentation.server}
+    plain = augmentation.domain == "plain"
+    method = augmentation.train if plain else server_method(augmentation)
     return fit(
         network(scenario.model, shape, len(dataset.classes), scenario.seed),
         torch.from_numpy(train.images),
         torch.from_numpy(train.labels),
-        config=training_config(
-            scenario.training, augmentation, method=methods.get(augmentation.domain, "none")
-        ),
+        config=training_config(scenario.training, augmentation, method=method),
         seed=scenario.seed,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )

@@ -63,21 +63,22 @@ def simulate(
     name, chosen = presets.resolve(scenario, sets or ())
     engine.quiet()
     from simulations import console, run
-    from simulations.view import settle
+    from simulations.experiment import prepare
 
-    folder = out or _default_folder(name, settle(chosen).hash(), resume)
+    experiment = prepare(chosen, name)
+    folder = out or _default_folder(name, experiment.scenario.hash(), resume)
     terminal = Console()
-    terminal.print(f"Running [bold]{name}[/bold] into {folder}", highlight=False, soft_wrap=True)
-    with console.ProgressView(terminal) as view:
+    console.announce(terminal, experiment, folder)
+    with console.ProgressDisplay(terminal) as display:
         done = run.simulate(
-            chosen,
+            experiment,
             folder,
             resume=resume,
             baselines=baselines,
             tensorboard=tensorboard,
-            report=view,
+            on_event=display,
         )
-    console.show(terminal, done.result, str(done.folder))
+    console.show(terminal, done.result, done.folder)
 
 
 transformation = typer.Typer(
@@ -98,14 +99,15 @@ def train_transformation(
     ] = None,
 ) -> None:
     """As the third party, train classifier and network; write a bundle for each side."""
+    from clients.simulated import Population
     from simulations import console, presets, third_party
 
     _, chosen = presets.resolve(scenario or third_party.PRESET, sets or ())
     terminal = Console()
     terminal.print(f"Training the third party's bundle into {out}", highlight=False)
-    with console.ProgressView(terminal) as view:
-        report = third_party.make(chosen, out, view)
-    console.show_bundle(terminal, report, out)
+    with console.ProgressDisplay(terminal) as display:
+        measured = third_party.make(Population(chosen), out, display)
+    console.show_bundle(terminal, measured, out)
 
 
 @transformation.command("protect")

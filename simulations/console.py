@@ -13,6 +13,8 @@ from rich.table import Table
 from fedenc.transformation import bundle
 from server.app import Event
 from simulations import third_party
+from simulations.experiment import Experiment
+from simulations.run import TRACES
 
 _TITLES = {
     "nodes": "start nodes",
@@ -24,7 +26,7 @@ _TITLES = {
 }
 
 
-class ProgressView:
+class ProgressDisplay:
     """A bar for each phase, on a terminal; a line for each, elsewhere."""
 
     def __init__(self, console: Console) -> None:
@@ -41,7 +43,7 @@ class ProgressView:
             disable=not console.is_terminal,
         )
 
-    def __enter__(self) -> "ProgressView":
+    def __enter__(self) -> "ProgressDisplay":
         self._bars.start()
         return self
 
@@ -66,7 +68,16 @@ class ProgressView:
                 self._console.print(f"{title:<15} done   {event.text}".rstrip())
 
 
-def show(console: Console, result: Mapping[str, Any], folder: str) -> None:
+def announce(console: Console, experiment: Experiment, folder: Path) -> None:
+    """Say what is about to run, and what is not as it should be."""
+    data = experiment.scenario.data.name
+    text = f"Running [bold]{experiment.name}[/bold] on data set [bold]{data}[/bold] into {folder}"
+    console.print(text, highlight=False, soft_wrap=True)
+    for warning in experiment.warnings:
+        console.print(f"[yellow]Warning:[/yellow] {warning}", highlight=False, soft_wrap=True)
+
+
+def show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     """Print the result of a run as tables a person understands."""
     console.print()
     console.print(_overview(result))
@@ -76,6 +87,9 @@ def show(console: Console, result: Mapping[str, Any], folder: str) -> None:
         console.print("Nobody's queries were answered: there is no accuracy to report.")
     if failed := result["clients"]["failed"]:
         console.print(_failures(failed))
+        if (traces := folder / TRACES).exists():
+            text = f"What participants raised, with traces: {traces}"
+            console.print(text, soft_wrap=True, highlight=False)
     console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
 
 
@@ -118,17 +132,15 @@ def _overview(result: Mapping[str, Any]) -> Table:
     table.add_column()
     if training is None:
         table.add_row("participants", f"{clients['requested']}, who only query")
-        table.add_row("protection", _protection(result))
-        name = result["model"]["name"]
-        gan = result["scenario"]["transformation"]["method"] == "gan"
-        kind = "protected" if gan else "plain"
+        table.add_row("protection", result["protection"]["text"])
+        name, kind = result["model"]["name"], result["model"]["trained_on"]
         table.add_row("classifier", f"{name}, the third party's, trained on {kind} images")
         return table
     stayed = f", {clients['plain']} of them plain" if clients["plain"] else ""
     table.add_row(
         "participants", f"{clients['uploaded']} of {clients['requested']} uploaded{stayed}"
     )
-    table.add_row("protection", _protection(result))
+    table.add_row("protection", result["protection"]["text"])
     table.add_row(
         "upload",
         f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB in {upload['seconds']:.1f} s"
@@ -141,28 +153,6 @@ def _overview(result: Mapping[str, Any]) -> Table:
         f"final loss {training['final_loss']:.3f}",
     )
     return table
-
-
-def _protection(result: Mapping[str, Any]) -> str:
-    """How images were protected, in words."""
-    encryption = result["scenario"]["encryption"]
-    if encryption["cipher"] == "none":
-        return "none"
-    if shared := result.get("transformation"):
-        settings = result["scenario"]["transformation"]
-        how = f"α = {settings['alpha']:g}" if settings["method"] == "unet" else "GAN-based"
-        measured = shared.get("measured")
-        if measured is not None:
-            how += f", SSIM to the plain image {measured['ssim_uniform7']:.2f}"
-            how += "; COLLAPSED, see result.json" * measured["collapse"]["collapsed"]
-        return f"shared transformation network, no keys, {how}"
-    keys = {
-        "same": "one key for everybody",
-        "client": "one key a participant",
-        "image": "an independent key for every image",
-    }[encryption["keys"]]
-    views = f", {encryption['views']} views of each" if encryption["views"] > 1 else ""
-    return f"{encryption['cipher']}, {keys}{views} (simulated keys)"
 
 
 def _accuracy(result: Mapping[str, Any]) -> Table:

@@ -13,53 +13,42 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 import clients.app
-from clients.simulated import Population
 from fedenc.errors import EngineError, ScenarioError
-from fedenc.scenario import ProviderView, Scenario
-from server.app import Event, Given, Outcome, serve
+from server.app import Event, Outcome, serve
 from simulations import presets, run
-from simulations.view import settle
+from simulations.experiment import Experiment, OnEvent, prepare
 
 
-def scenario_of(context: Context) -> tuple[str, Scenario]:
-    """The scenario that a run configuration describes, and its short name.
+def experiment_of(context: Context) -> Experiment:
+    """The experiment that a run configuration describes, prepared once a process.
 
     Raises:
         ScenarioError: it has problems, or carries the seed of the keys.
     """
-    return _resolve(*_named(context))
-
-
-def _named(context: Context) -> tuple[str, tuple[str, ...]]:
     config = context.run_config
     text = str(config.get("set") or "")
     overrides = tuple(part.strip() for part in text.split(";") if part.strip())
-    return str(config.get("scenario") or presets.DEFAULT), overrides
+    return _prepared(str(config.get("scenario") or presets.DEFAULT), overrides)
 
 
 @functools.lru_cache(maxsize=2)
-def _resolve(name: str, overrides: tuple[str, ...]) -> tuple[str, Scenario]:
+def _prepared(name: str, overrides: tuple[str, ...]) -> Experiment:
     name, scenario = presets.resolve(name, overrides)
     if scenario.encryption.seed is not None:
         raise ScenarioError(
             "encryption.seed must not travel in Flower's run configuration, which the provider "
             f"sees; leave it out, and every machine uses its own ({presets.DEFAULT!r} does)"
         )
-    if scenario.encryption.keyless and scenario.transformation.bundle is None:
+    if scenario.awaits_bundle:
         raise ScenarioError(
             "under `flwr run` participants need a transformation network that is there already; "
             "make one with `fedenc transformation train` and set transformation.bundle"
         )
-    return name, scenario
+    return prepare(scenario, name)
 
 
-def _host(context: Context) -> Population:
-    return run.host(_settled(*_named(context)), context)
-
-
-@functools.lru_cache(maxsize=2)
-def _settled(name: str, overrides: tuple[str, ...]) -> Scenario:
-    return settle(_resolve(name, overrides)[1])
+def _host(context: Context) -> run.SimulatedHost:
+    return run.SimulatedHost(experiment_of(context).population)
 
 
 client_app = clients.app.make(_host)
@@ -69,21 +58,20 @@ server_app = ServerApp()
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the provider's side and write down the result."""
-    name, scenario = scenario_of(context)
-    settled, nodes = settle(scenario), scenario.clients.nodes
-    out = context.run_config.get("out") or f"runs/{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder = Path(str(out))
+    experiment = experiment_of(context)
+    nodes = experiment.scenario.clients.nodes
+    out = context.run_config.get("out")
+    folder = Path(str(out or f"runs/{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"))
 
-    def perform(
-        settled: Scenario, seen: ProviderView, given: Given | None, report: run.Report
-    ) -> Outcome:
+    def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
+        seen, given = experiment.provider_view, experiment.given
         try:
-            return serve(grid, seen, nodes, folder / run.PROVIDER, report, given)
+            return serve(grid, seen, nodes, folder / run.PROVIDER, on_event, given)
         except EngineError as error:
             hint = f"the scenario needs --federation-config 'num-supernodes={nodes}'"
             raise EngineError(f"{error} ({hint})") from None
 
-    run.record(settled, folder, perform, report=_say)
+    run.record(experiment, folder, perform, on_event=_say)
 
 
 def _say(event: Event) -> None:

@@ -27,11 +27,13 @@ def resolve(name: str | None, overrides: Sequence[str]) -> tuple[str, Scenario]:
     Raises:
         ScenarioError: no such preset or file, or a scenario with problems.
     """
+    from simulations.checks import unknown_names  # torch, which listing presets does not need
+
     name = name or DEFAULT
     if name in names():
-        return name, load(FOLDER / f"{name}.toml", overrides)
+        return name, load(FOLDER / f"{name}.toml", overrides, check=unknown_names)
     if name.endswith(".toml") or Path(name).exists():
-        return Path(name).stem, load(name, overrides)
+        return Path(name).stem, load(name, overrides, check=unknown_names)
     raise ScenarioError(
         f"no preset or scenario file {name!r}; presets are {', '.join(names())}, files end in .toml"
     )

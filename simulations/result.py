@@ -11,41 +11,49 @@ import pyarrow.parquet as pq
 
 from fedenc import provenance
 from fedenc.files import write_atomically
-from fedenc.scenario import ProviderView, Scenario
+from fedenc.scenario import Scenario
 from server.answers import Tally
 from server.app import Outcome
 from server.trainer import Trained
 from simulations import third_party
+from simulations.experiment import Experiment
 
+SCHEMA = 1  # of result.json; see docs/results.md
 RESULT, CLIENTS, LOG = "result.json", "clients.parquet", "log.txt"
 
 
-def build(
-    scenario: Scenario,
-    seen: ProviderView,
-    outcome: Outcome,
-) -> dict[str, Any]:
-    """The content of ``result.json``.
+def build(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
+    """The content of ``result.json``, as docs/results.md describes it.
 
     Accuracies are fractions in [0, 1]; ``overall`` weighs every query alike, ``per_client_mean``
     every participant; times are seconds.
     """
+    scenario, seen = experiment.scenario, experiment.provider_view
+    protection = experiment.population.protection(0)
     conditions = scenario.conditions()
     tallies = outcome.answered.tallies
     members = {i: t for i, t in tallies.items() if i < scenario.clients.count}
     outsiders = {i: t for i, t in tallies.items() if i >= scenario.clients.count}
     images = sum(rows for _, rows, _ in outcome.uploads.values())
     model = outcome.model
+    shared = third_party.facts(scenario) if scenario.encryption.keyless else None
     result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "name": experiment.name,
+        "warnings": list(experiment.warnings),
         "scenario": scenario.dump(),
         "scenario_hash": scenario.hash(),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
-        "keys": None
-        if scenario.encryption.keyless
-        else {
-            "policy": scenario.encryption.keys,
+        "protection": {
+            "name": protection.name,
+            "params": protection.params(),
+            "text": experiment.in_words() + _measured(shared),
+        },
+        "keys": protection.policy
+        and {
+            "policy": protection.policy,
             "simulated": True,
             "views": scenario.encryption.views,
         },
@@ -73,9 +81,7 @@ def build(
         }
         if isinstance(model, Trained)
         else None,
-        "inference": {
-            "paired": scenario.inference.paired and {"plain", "encrypted"} <= set(conditions)
-        },
+        "inference": {"paired": scenario.paired},
         "chance": 1 / len(seen.classes),
         "accuracy": _accuracies(members, conditions),
         "agreement": _agreement(members.values()),
@@ -85,10 +91,11 @@ def build(
             else scenario.transformation.classifier,
             "sha256": model.sha256,
             "from": "provider" if isinstance(model, Trained) else "third party",
+            "trained_on": "uploads" if isinstance(model, Trained) else third_party.images(scenario),
         },
     }
-    if scenario.encryption.keyless:
-        result["transformation"] = third_party.facts(scenario)
+    if shared is not None:
+        result["transformation"] = shared
     if outsiders:
         result["outsiders"] = _accuracies(outsiders, conditions) | {
             "agreement": _agreement(outsiders.values())
@@ -96,8 +103,20 @@ def build(
     return result
 
 
-def write(folder: Path, scenario: Scenario, outcome: Outcome, result: Mapping[str, Any]) -> None:
+def _measured(shared: Mapping[str, Any] | None) -> str:
+    """What the third party measured of a network, in words, where it did."""
+    measured = (shared or {}).get("measured")
+    if measured is None:
+        return ""
+    collapsed = "; COLLAPSED, see result.json" * measured["collapse"]["collapsed"]
+    return f", SSIM to the plain image {measured['ssim_uniform7']:.2f}{collapsed}"
+
+
+def write(
+    folder: Path, experiment: Experiment, outcome: Outcome, result: Mapping[str, Any]
+) -> None:
     """Write model and participants first, ``result.json`` last: where it is, all is."""
+    scenario = experiment.scenario
     for name, content in outcome.model.files.items():
         write_atomically(folder / name, content)
     table = pa.Table.from_pylist(list(_rows(scenario, outcome)), schema=_schema(scenario))

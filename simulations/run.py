@@ -1,10 +1,13 @@
-"""One experiment from a scenario to a folder of results."""
+"""One experiment from its scenario to a folder of results."""
 
 import contextlib
 import functools
 import json
+import os
+import sys
 import time
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,40 +16,42 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 import clients.app
+from clients.faults import Fault
+from clients.participant import Participant
 from clients.simulated import Population
-from fedenc.errors import EngineError, ScenarioError
-from fedenc.scenario import ProviderView, Scenario
+from fedenc.errors import EngineError, QuorumError, ScenarioError
+from fedenc.scenario import Scenario
 from fedenc.training.tensorboard import TensorBoard
-from server.app import Event, Given, Outcome, serve
+from server.app import Event, Outcome, serve
 from simulations import baselines as plain_training
 from simulations import engine, result, third_party
-from simulations.folder import occupied
-from simulations.view import check, settle, view
+from simulations.experiment import Experiment, OnEvent
+from simulations.run_folder import occupied
 
 PROVIDER = "provider"  # the provider's own folder inside a run's: pool and checkpoint
 THIRD_PARTY = "third-party"  # the folder of a bundle that is trained for the run
-Report = Callable[[Event], None]
-Perform = Callable[[Scenario, ProviderView, Given | None, Report], Outcome]
+TRACES = "participants.log"  # what participants raised; for the driver alone
+Perform = Callable[[Experiment, OnEvent], Outcome]
 
 
 @dataclass(frozen=True)
-class Run:
-    """A finished run."""
+class Finished:
+    """A run that is complete."""
 
     folder: Path
     result: dict[str, Any]
 
 
 def simulate(
-    scenario: Scenario,
+    experiment: Experiment,
     folder: Path,
     *,
     resume: bool = False,
     baselines: bool = False,
     tensorboard: bool = False,
-    report: Report = lambda event: None,
-) -> Run:
-    """Simulate a scenario with Flower and Ray in this process, and write its results.
+    on_event: OnEvent = lambda event: None,
+) -> Finished:
+    """Simulate an experiment with Flower and Ray in this process, and write its results.
 
     Args:
         folder: made if need be; must be empty unless ``resume``.
@@ -59,28 +64,37 @@ def simulate(
             far stays in ``folder`` for ``resume``.
     """
 
-    def perform(
-        settled: Scenario, seen: ProviderView, given: Given | None, logged: Report
-    ) -> Outcome:
+    def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
         outcomes: list[Outcome] = []
         server_app = ServerApp()
+        scenario = experiment.scenario
 
         @server_app.main()
         def main(grid: Grid, context: Context) -> None:
-            nodes = settled.clients.nodes
             with _curves(folder if tensorboard else None) as watch:
-                provider = folder / PROVIDER
-                outcomes.append(serve(grid, seen, nodes, provider, logged, given, watch))
+                outcomes.append(
+                    serve(
+                        grid,
+                        experiment.provider_view,
+                        scenario.clients.nodes,
+                        folder / PROVIDER,
+                        on_event,
+                        experiment.given,
+                        watch,
+                    )
+                )
 
-        client_app = clients.app.make(functools.partial(host, settled))
-        with engine.logs_in(folder / result.LOG), engine.ray_session(settled.engine.address):
-            engine.simulate(server_app, client_app, settled)
+        traces = (folder / TRACES).resolve()
+        client_app = clients.app.make(functools.partial(host, scenario, traces))
+        with engine.logs_in(folder / result.LOG), engine.ray_session(scenario.engine.address):
+            engine.simulate(server_app, client_app, scenario)
         if not outcomes:
             raise EngineError(f"the engine ended before the server did; see {folder / result.LOG}")
         return outcomes[0]
 
-    settled = settle(scenario)
-    return record(settled, folder, perform, resume=resume, baselines=baselines, report=report)
+    return record(
+        experiment, folder, perform, resume=resume, baselines=baselines, on_event=on_event
+    )
 
 
 def _curves(folder: Path | None) -> contextlib.AbstractContextManager[TensorBoard | None]:
@@ -88,67 +102,109 @@ def _curves(folder: Path | None) -> contextlib.AbstractContextManager[TensorBoar
 
 
 def record(
-    scenario: Scenario,
+    experiment: Experiment,
     folder: Path,
     perform: Perform,
     *,
     resume: bool = False,
     baselines: bool = False,
-    report: Report = lambda event: None,
-) -> Run:
-    """Check a settled scenario, have it performed, and write down what came of it."""
-    check(scenario)
+    on_event: OnEvent = lambda event: None,
+) -> Finished:
+    """Have an experiment performed, and write down what came of it."""
+    scenario = experiment.scenario
     if baselines and not scenario.uploads:
         raise ScenarioError(
             "--baselines train on what participants upload, and under transformation.answers = "
             "'third-party' they upload nothing; leave it out, or set it to 'central'"
         )
     with occupied(folder, scenario, resume):
-        awaited = scenario.encryption.keyless and scenario.transformation.bundle is None
+        awaited = scenario.awaits_bundle
         if awaited:
-            scenario = third_party.with_bundle(scenario, folder / THIRD_PARTY)
+            experiment = experiment.with_bundle(folder / THIRD_PARTY)
         if resume and (folder / result.RESULT).exists():
-            return _finished(scenario, folder, baselines, report)
-        logged = _logged(folder / result.LOG, report)
+            return _finished(experiment, folder, baselines, on_event)
+        logged = _logged(folder / result.LOG, experiment, on_event)
         if awaited:
-            third_party.make(scenario, folder / THIRD_PARTY, logged)
-        seen = view(scenario)
-        outcome = perform(scenario, seen, third_party.given(scenario), logged)
-        result.write(folder, scenario, outcome, result.build(scenario, seen, outcome))
-        return _finished(scenario, folder, baselines, report)
+            third_party.make(experiment.population, folder / THIRD_PARTY, logged)
+        try:
+            outcome = perform(experiment, logged)
+        except QuorumError as error:
+            raise QuorumError(f"{error}{_see_traces(folder)}") from None
+        result.write(folder, experiment, outcome, result.build(experiment, outcome))
+        return _finished(experiment, folder, baselines, on_event)
 
 
-def _finished(scenario: Scenario, folder: Path, baselines: bool, report: Report) -> Run:
+def _see_traces(folder: Path) -> str:
+    path = folder / TRACES
+    return f"; what participants raised stands in {path}" if path.exists() else ""
+
+
+def _finished(experiment: Experiment, folder: Path, baselines: bool, on_event: OnEvent) -> Finished:
     """A run that was complete already, with baselines if they are wanted now."""
     facts = json.loads((folder / result.RESULT).read_text())
     if baselines and "baselines" not in facts:
-        facts["baselines"] = plain_training.measure(scenario, report)
+        facts["baselines"] = plain_training.measure(experiment.population, on_event)
         result.write_facts(folder, facts)
-    return Run(folder, facts)
+    return Finished(folder, facts)
 
 
-def host(scenario: Scenario, context: Context) -> Population:
-    """The population that a client process simulates, made once a process."""
-    return _population(scenario.model_dump_json(by_alias=True))
+@dataclass(frozen=True)
+class SimulatedHost:
+    """Simulated participants of a node, and where the traces of what they raise are kept."""
+
+    population: Population
+    traces: Path | None = None
+
+    @property
+    def faults(self) -> Mapping[int, Fault]:
+        return self.population.faults
+
+    def hosted_by(self, node: int) -> tuple[int, ...]:
+        return self.population.hosted_by(node)
+
+    def participant(self, i: int) -> Participant:
+        return self.population.participant(i)
+
+    def on_error(self, i: int, error: Exception) -> None:
+        """Append the whole trace where the driver is; elsewhere, to that machine's own log."""
+        trace = "".join(traceback.format_exception(error))
+        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} participant {i}\n{trace}\n"
+        if self.traces is None or not self.traces.parent.is_dir():
+            print(text, end="", file=sys.stderr, flush=True)
+            return
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        with os.fdopen(os.open(self.traces, flags, 0o600), "a", encoding="utf-8") as log:
+            log.write(text)
+
+
+def host(scenario: Scenario, traces: Path | None, context: Context) -> SimulatedHost:
+    """The participants that a client process simulates, made once a process."""
+    return _host(scenario.model_dump_json(by_alias=True), traces)
 
 
 @functools.lru_cache(maxsize=2)
-def _population(text: str) -> Population:
-    return Population(Scenario.model_validate_json(text))
+def _host(text: str, traces: Path | None) -> SimulatedHost:
+    return SimulatedHost(Population(Scenario.model_validate_json(text)), traces)
 
 
-def _logged(path: Path, report: Report) -> Report:
-    """Also write every tenth of a phase to the log."""
+def _logged(path: Path, experiment: Experiment, on_event: OnEvent) -> OnEvent:
+    """Also write what is run, and every tenth of a phase, to the log."""
     last = ("", -1)
+
+    def write(text: str) -> None:
+        with path.open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {text}\n")
 
     def both(event: Event) -> None:
         nonlocal last
-        report(event)
+        on_event(event)
         mark = (event.phase, int(10 * event.done / max(event.total, 1e-9)))
         if mark != last:
             last = mark
-            stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-            with path.open("a", encoding="utf-8") as log:
-                log.write(f"{stamp} {event.phase} {event.done:g}/{event.total:g} {event.text}\n")
+            write(f"{event.phase} {event.done:g}/{event.total:g} {event.text}")
 
+    scenario = experiment.scenario
+    write(f"{experiment.name} on {scenario.data.name}, scenario {scenario.hash()}")
+    for warning in experiment.warnings:
+        write(f"warning: {warning}")
     return both

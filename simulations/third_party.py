@@ -30,7 +30,7 @@ from fedenc.transformation.pictures import compare
 from fedenc.transformation.share import labels_digest, third_party
 from server.app import Event, Given
 
-Report = Callable[[Event], None]
+OnEvent = Callable[[Event], None]
 
 # Not a bundle's to decide: where it is, what is done with it, and a path of the third party's
 _CHOSEN_NOW = {"bundle", "digest", "answers", "feature_weights"}
@@ -40,18 +40,16 @@ REPORT, PICTURES = "report.json", "pictures.png"
 _SHOWN = 10  # images in the picture
 
 
-def settle(scenario: Scenario) -> Scenario:
-    """The scenario with what its bundle, if it names one, decides.
+def settle(scenario: Scenario, network: bundle.Transformation) -> Scenario:
+    """The scenario with what the bundle that it names decides.
+
+    Args:
+        network: the participants' part of that bundle.
 
     Raises:
-        TransformationError: the bundle is missing or damaged, or not the one expected.
         ScenarioError: the scenario sets what the bundle has decided, to something else.
     """
     settings = scenario.transformation
-    if not scenario.encryption.keyless or settings.bundle is None:
-        return scenario
-    network = Population(scenario).cipher
-    assert isinstance(network, bundle.Transformation)
     decided = network.info.get("data", {}).get("settings", {}) | {
         key: value
         for key, value in network.info.get("config", {}).items()
@@ -68,7 +66,7 @@ def settle(scenario: Scenario) -> Scenario:
         raise ScenarioError(problems)
     known = settings.model_dump(mode="json") | decided | {"digest": network.digest}
     settled = scenario.model_copy(update={"transformation": Transformation.model_validate(known)})
-    return with_bundle(settled, Path(settings.bundle))
+    return with_bundle(settled, Path(str(settings.bundle)))
 
 
 def training_config(
@@ -113,7 +111,7 @@ def configuration(scenario: Scenario) -> TransformationConfig:
     )
 
 
-def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
+def make(population: Population, folder: Path, on_event: OnEvent) -> dict[str, Any]:
     """Train the third party's bundle into ``folder``, going on where an earlier run stopped, and
     measure it on those of its own images that no weight was trained on (they chose the best epoch).
 
@@ -126,7 +124,8 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
     # torchvision, which it needs, takes a second to import and 150 MB, and is not needed by most
     from fedenc.transformation.third_party import train
 
-    settings, dataset = scenario.transformation, Population(scenario).dataset
+    scenario, dataset = population.scenario, population.dataset
+    settings = scenario.transformation
     mine, _ = third_party(dataset.train.labels, settings.share(), scenario.seed)
     images = torch.from_numpy(dataset.train.images[mine])
     labels = torch.from_numpy(dataset.train.labels[mine])
@@ -134,7 +133,7 @@ def make(scenario: Scenario, folder: Path, report: Report) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def show(phase: str, p: Progress) -> None:
-        report(Event(f"third party: {phase}", p.step, p.steps, str(p)))
+        on_event(Event(f"third party: {phase}", p.step, p.steps, str(p)))
 
     train(
         images,
@@ -205,6 +204,11 @@ def facts(scenario: Scenario) -> dict[str, Any]:
     network = bundle.load_transformation(folder)
     measured = _read(folder, network)
     return {"network": dict(network.info), "digest": network.digest, "measured": measured}
+
+
+def images(scenario: Scenario) -> str:
+    """What the classifiers that the third party hands to the provider were trained on."""
+    return "protected" if scenario.transformation.method == "gan" else "plain"
 
 
 def with_bundle(scenario: Scenario, folder: Path) -> Scenario:

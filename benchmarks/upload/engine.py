@@ -20,8 +20,8 @@ from server.exchange import Exchange, Request
 from server.pool import Pool
 from server.uploads import collect_uploads
 from simulations import engine
+from simulations.experiment import prepare
 from simulations.run import host
-from simulations.view import view
 
 _WARM = "warm"
 _DWELL = 0.3  # seconds a warm-up message keeps its process, so that the next finds another one
@@ -37,7 +37,7 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
         (``rss_before``) and its highest of all (``rss_peak``), in bytes.
     """
     began = time.monotonic()
-    seen = view(scenario)
+    seen = prepare(scenario).provider_view
     measured: dict[str, Any] = {}
     server_app = ServerApp()
 
@@ -83,7 +83,7 @@ def _resident() -> int:
 
 def _client_app(scenario: Scenario) -> ClientApp:
     """The participants' own app, with one more message that makes a process ready."""
-    population = functools.partial(host, scenario)
+    population = functools.partial(host, scenario, None)
     app = clients.app.make(population)
 
     @app.query(_WARM)

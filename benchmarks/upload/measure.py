@@ -33,9 +33,10 @@ def measure(kind: str, participants: int, per_node: int) -> dict[str, Any]:
         if kind == "fedenc":
             found = through_flower.measure(chosen, Path(folder))
         elif kind == "simulation":
+            from simulations.experiment import prepare
             from simulations.run import simulate
 
-            result = simulate(chosen, Path(folder) / "run").result
+            result = simulate(prepare(chosen), Path(folder) / "run").result
             found = {
                 "seconds": result["upload"]["seconds"],
                 "participants": result["clients"]["uploaded"],

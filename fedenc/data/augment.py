@@ -7,7 +7,7 @@ the product of an *exhaustive* part, the fixed set of copies of Sirichotedumrong
 flip, GridMask). What a shift uncovers takes the fill value.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -54,6 +54,21 @@ class Augmentation:
     def identity(self) -> bool:
         return self == Augmentation()
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """What it does to an image, in the words in which ciphers say what they tolerate."""
+        done = {
+            "shift": any(shift != (0, 0) for shift in self.shifts),
+            "flip": self.flip or any(self.flips),
+            "crop": bool(self.pad),
+            "gridmask": self.gridmask is not None,
+        }
+        return frozenset(word for word, does in done.items() if does)
+
+    def missing_from(self, tolerated: Collection[str]) -> tuple[str, ...]:
+        """Of its parts, in order, those that are not among the ``tolerated`` ones."""
+        return () if "any" in tolerated else tuple(sorted(self.parts.difference(tolerated)))
+
 
 _SHIFTS = ((0, 0), (0, SHIFT), (SHIFT, 0), (SHIFT, SHIFT))
 
@@ -70,6 +85,12 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
     }
 )
 """By name: the random ones, and with ``-all`` the paper's exhaustive sets (×2, ×4, ×8)."""
+
+
+def strongest(tolerated: Collection[str]) -> str:
+    """The name of the strongest of the usual random augmentations whose parts are tolerated."""
+    usual = ("crop-flip", "flip", "crop", "none")
+    return next(n for n in usual if not AUGMENTATIONS[n].missing_from(tolerated))
 
 
 def named(name: str) -> Augmentation:

@@ -29,3 +29,9 @@ class Dataset:
     train: Split
     test: Split
     classes: tuple[str, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        channels, height, width = self.train.images.shape[1:]
+        return int(channels), int(height), int(width)

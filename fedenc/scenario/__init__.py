@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,16 @@ class Scenario(Section):
         return not (self.encryption.keyless and self.transformation.answers == "third-party")
 
     @property
+    def awaits_bundle(self) -> bool:
+        """Whether the third party has yet to train the transformation network."""
+        return self.encryption.keyless and self.transformation.bundle is None
+
+    @property
+    def paired(self) -> bool:
+        """Whether the same images are asked plain and encrypted."""
+        return self.inference.paired and {PLAIN, ENCRYPTED} <= set(self.conditions())
+
+    @property
     def has_foreign(self) -> bool:
         return not self.uploads and self.transformation.foreign
 
@@ -120,11 +130,21 @@ def parse(values: Mapping[str, Any]) -> Scenario:
         raise ScenarioError(_described(error.errors())) from None
 
 
-def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Scenario:
+Check = Callable[[Mapping[str, Any]], Iterable[str]]
+
+
+def load(
+    path: str | Path | None = None, overrides: Sequence[str] = (), *, check: Check | None = None
+) -> Scenario:
     """Read a TOML file (None: all defaults) and apply ``section.key=value`` overrides.
 
+    Args:
+        check: finds further problems in the plain values, valid or not, such as names that are not
+            in a registry; they are reported together with all others.
+
     Raises:
-        ScenarioError: a missing or malformed file, or anything :func:`parse` finds.
+        ScenarioError: a missing or malformed file, or anything that :func:`parse` or ``check``
+            finds.
     """
     values: dict[str, Any] = {}
     if path is not None:
@@ -145,7 +165,9 @@ def load(path: str | Path | None = None, overrides: Sequence[str] = ()) -> Scena
     try:
         scenario = parse(values)
     except ScenarioError as error:
-        raise ScenarioError([*problems, *error.problems]) from None
+        problems += error.problems
+    if check is not None:
+        problems += check(values)
     if problems:
         raise ScenarioError(problems)
     return scenario

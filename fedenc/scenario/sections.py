@@ -118,7 +118,7 @@ class Augmentation(Section):
 
     domain: Literal["none", "plain", "encrypted"] = "encrypted"  # of training images
     train: str = "crop-flip"  # by participants before they encrypt, in the plain domain
-    server: str = "crop-flip"  # by the server on ciphertext, in the encrypted domain
+    server: str | None = None  # by the server on ciphertext; None: what the cipher tolerates
     query: str = "none"  # by participants to their queries, before they encrypt
     fill: Annotated[int, Field(ge=0, le=255, strict=True)] = 0  # pixels that augmentation uncovers
 

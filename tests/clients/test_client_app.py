@@ -14,6 +14,7 @@ from clients.participant import Labelled, Participant
 from fedenc import ciphers
 from fedenc.errors import CipherError, ShardError
 from fedenc.keys import KeyRing
+from fedenc.protection import Keyed
 from fedenc.shard import Rules, Shard, check
 from fedenc.wire import pack, pack_arrays, unpack_facts, unpack_shards
 
@@ -27,9 +28,13 @@ class Node:
     def __init__(self, faults: dict[int, Fault] | None = None) -> None:
         self.faults = faults or {}
         self.broken: dict[int, Exception] = {}
+        self.noted: list[tuple[int, Exception]] = []
 
     def hosted_by(self, node: int) -> tuple[int, ...]:
         return (3, 4, 5)
+
+    def on_error(self, i: int, error: Exception) -> None:
+        self.noted.append((i, error))
 
     def participant(self, i: int) -> Participant:
         if i in self.broken:
@@ -41,7 +46,7 @@ class Node:
         rows = slice(0, 0) if i == 5 else slice(None)
         ring = KeyRing(bytes([i]) * 32, i)
         owned = Labelled(images[rows], mine.labels[rows])
-        return Participant(i, owned, held, ring, ciphers.make("pixel"), "image")  # type: ignore[arg-type]
+        return Participant(i, owned, held, ring, Keyed(ciphers.make("pixel"), ring, "image"))  # type: ignore[arg-type]
 
 
 def ask(host: Any, action: str, content: RecordDict) -> RecordDict:
@@ -85,6 +90,7 @@ def test_one_failure_is_its_own() -> None:
     content = ask(node, "upload", pack({"participants": None, "attempt": 0}))
     assert set(shards(content)) == {4}
     assert unpack_facts(content)["failed"] == [{"id": 3, "reason": "RuntimeError"}]
+    assert node.noted == [(3, node.broken[3])], "its own side knows all of it"
 
 
 def test_only_our_own_words_are_passed_on() -> None:
@@ -162,7 +168,7 @@ def test_a_fault_shows_even_in_a_single_image(kind: Any) -> None:
     whole = Node().participant(3)
     single = Participant(
         3, Labelled(whole.train.images[:1], whole.train.labels[:1]), {}, whole.ring,
-        whole.cipher, "image",
+        whole.protection,
     )  # fmt: skip
     with pytest.raises(ShardError):
         check(Fault(kind, False, 1.0).spoil(single.upload()), RULES, purpose="train")

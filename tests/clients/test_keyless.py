@@ -13,6 +13,7 @@ from clients.simulated import Population
 from fedenc.data.dataset import Dataset, Split
 from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
+from fedenc.protection import Network
 from fedenc.scenario import Scenario, parse
 from fedenc.shard import Rules, check
 from fedenc.transformation.bundle import Transformation, build, save_transformation
@@ -75,7 +76,7 @@ def test_what_leaves_is_what_the_network_makes_of_it(tmp_path: Path) -> None:
     images, labels = dataset().train.images[:9], dataset().train.labels[:9]
     mine = Labelled(images, labels)
     held_out = {"plain": mine, "encrypted": mine, "foreign": mine}
-    owner = Participant(0, mine, held_out, KeyRing(bytes(32)), network, "image")  # type: ignore[arg-type]
+    owner = Participant(0, mine, held_out, KeyRing(bytes(32)), Network(network))  # type: ignore[arg-type]
     protected = network.protect(torch.from_numpy(images)).numpy()
     rules = Rules(1, (3, *SIZE), 5, 1, ((network.name, network.params()), ("none", {})))
     upload = owner.upload()
@@ -133,9 +134,9 @@ def test_a_bundle_that_does_not_say_what_it_was_trained_on(tmp_path: Path) -> No
 
 def test_bundles_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(TransformationError, match="not set"):
-        Population(scenario(None)).cipher  # noqa: B018
+        Population(scenario(None)).network  # noqa: B018
     with pytest.raises(TransformationError, match="not a folder"):
-        Population(scenario(tmp_path / "absent")).cipher  # noqa: B018
+        Population(scenario(tmp_path / "absent")).network  # noqa: B018
     bundle(tmp_path)
     with pytest.raises(TransformationError, match=r"expected transformation\.digest = 0000"):
-        Population(scenario(tmp_path, digest="0" * 64)).cipher  # noqa: B018
+        Population(scenario(tmp_path, digest="0" * 64)).network  # noqa: B018

@@ -12,6 +12,7 @@ from clients.participant import Labelled, Participant
 from fedenc import ciphers
 from fedenc.data.augment import named
 from fedenc.keys import KeyRing, Policy
+from fedenc.protection import Keyed, Plain
 from fedenc.scenario.sections import Condition
 from fedenc.shard import Rules, Shard, check
 
@@ -35,10 +36,9 @@ def participant(i: int = 2, policy: Policy = "client", **changes: Any) -> Partic
         "id": i,
         "train": labelled(6, 1),
         "held_out": held_out,
-        "ring": KeyRing(bytes(range(32)), i),
-        "cipher": ciphers.make("pixel"),
-        "policy": policy,
+        "ring": changes.get("ring", KeyRing(bytes(range(32)), i)),
     }
+    parts["protection"] = Keyed(ciphers.make("pixel"), parts["ring"], policy)
     return Participant(**(parts | changes))
 
 
@@ -60,7 +60,7 @@ def decrypted(
         views=shard.views.astype(np.int64),
     )
     images = torch.from_numpy(shard.images.copy())
-    plain: npt.NDArray[np.uint8] = owner.cipher.decrypt(images, stream).numpy()
+    plain: npt.NDArray[np.uint8] = ciphers.make("pixel").decrypt(images, stream).numpy()
     return plain
 
 
@@ -175,7 +175,7 @@ def test_plain_augmentation_comes_before_encryption_and_repeats() -> None:
 
 
 def test_who_stays_plain_sends_plain_images_and_says_so() -> None:
-    owner = participant(plain=True)
+    owner = participant(protection=Plain(), query_protection=participant().protection)
     shard = owner.upload()
     assert (shard.manifest.cipher, dict(shard.manifest.params)) == ("none", {})
     np.testing.assert_array_equal(shard.images, owner.train.images)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from clients.faults import assign
 from clients.simulated import Population
 from fedenc.data.dataset import Dataset, Split
+from fedenc.protection import Plain
 from fedenc.scenario import Scenario, parse
 
 TRAIN, TEST = 300, 60
@@ -121,7 +122,7 @@ def test_more_queries_than_images_are_as_many_as_there_are() -> None:
 def test_plain_participants() -> None:
     s = scenario(clients={"plain_fraction": 0.25}, encryption={"keys": "client"})
     people = Population(s)
-    plain = [i for i in range(12) if people.participant(i).plain]
+    plain = [i for i in range(12) if people.participant(i).protection == Plain()]
     assert len(plain) == 3
     for i in range(15):
         owner = people.participant(i)

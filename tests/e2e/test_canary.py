@@ -16,7 +16,7 @@ import simulations.run as run_module
 from clients.simulated import Population
 from fedenc.keys import KeyRing
 from fedenc.scenario import ProviderView, load
-from simulations.view import view
+from simulations.experiment import prepare
 
 pytestmark = pytest.mark.e2e
 SEED = "canary-7f3a9c51e2d84b60"
@@ -78,15 +78,16 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, bytes, Provi
             "faults.raise=1",
         ],
     )
+    experiment = prepare(scenario)
     seen: list[bytes] = []
     original = run_module.serve
     patch = pytest.MonkeyPatch()
     patch.setattr(run_module, "serve", lambda grid, *rest: original(_Watched(grid, seen), *rest))
     try:
-        run_module.simulate(scenario, folder)
+        run_module.simulate(experiment, folder)
     finally:
         patch.undo()
-    told = view(scenario)
+    told = experiment.provider_view
     files = [p for p in (folder / run_module.PROVIDER).rglob("*") if p.is_file()]
     assert {"pool.bin", "index.jsonl"} <= {p.name for p in files}
     assert any(p.name.startswith("checkpoint") for p in files)

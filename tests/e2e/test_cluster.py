@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 import server.trainer
 import simulations.run as run_module
 from fedenc.scenario import load
+from simulations.experiment import prepare
 
 pytestmark = pytest.mark.e2e
 
@@ -48,7 +49,7 @@ def test_the_trainer_goes_where_its_resource_is(
     monkeypatch.setattr(server.trainer.Trainer, "load", counted)
     sets = ["clients.count=4", "clients.images=10", "training.epochs=1", "inference.images=4", SEED]
     scenario = load(None, [*sets, f"engine.address='{cluster.address}'"])
-    done = run_module.simulate(scenario, tmp_path / "run")
+    done = run_module.simulate(prepare(scenario), tmp_path / "run")
     assert placed["node"] == trainer_node.node_id
     assert sum(chunks) == 40
     assert done.result["clients"]["uploaded"] == 4

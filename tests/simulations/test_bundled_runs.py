@@ -12,9 +12,10 @@ from fedenc.errors import ScenarioError, TransformationError
 from fedenc.scenario import Scenario, parse
 from fedenc.training.model_files import save_model
 from fedenc.transformation.bundle import PROVIDER, PSI, build, save_transformation
+from fedenc.transformation.share import labels_digest
 from simulations import third_party
+from simulations.experiment import prepare
 from simulations.run import simulate
-from simulations.view import check, settle, view
 
 MADE_WITH = {
     "method": "unet",
@@ -33,7 +34,9 @@ def made(folder: Path, side: int = 32, classes: tuple[str, ...] | None = None) -
     with torch.random.fork_rng():
         torch.manual_seed(0)
         network = build("unet", {"widths": [4, 8]})
-    data = {"name": "photos", "fraction": 0.25, "seed": 7, "settings": MADE_WITH}
+    labels = labels_digest(load("photos").train.labels)
+    facts = {"name": "photos", "fraction": 0.25, "seed": 7, "labels": labels}
+    data = facts | {"settings": MADE_WITH}
     saved = save_transformation(
         folder,
         network,
@@ -58,15 +61,15 @@ def scenario(folder: Path | None, **settings: Any) -> Scenario:
 
 def test_a_bundle_decides_what_it_was_made_with(tmp_path: Path) -> None:
     digest = made(tmp_path)
-    settled = settle(scenario(tmp_path))
+    experiment = prepare(scenario(tmp_path))
+    settled = experiment.scenario
     assert settled.transformation.digest == digest
     assert settled.transformation.alpha == 0.2
     assert settled.transformation.widths == (4, 8)
     assert settled.transformation.share() == 0.25
     assert settled.conditions() == ("plain", "encrypted")  # there is no foreign classifier
-    assert settle(settled) == settled
-    check(settled)
-    told = view(settled)
+    assert prepare(settled).scenario == settled
+    told = experiment.provider_view
     assert told.cipher == "transformation"
     assert told.cipher_params == {"method": "unet", "digest": digest}
     assert str(tmp_path) not in told.model_dump_json()
@@ -74,9 +77,9 @@ def test_a_bundle_decides_what_it_was_made_with(tmp_path: Path) -> None:
 
 def test_what_a_bundle_decided_cannot_be_set_again(tmp_path: Path) -> None:
     made(tmp_path)
-    settle(scenario(tmp_path, alpha=0.2, answers="central"))
+    prepare(scenario(tmp_path, alpha=0.2, answers="central"))
     with pytest.raises(ScenarioError) as error:
-        settle(scenario(tmp_path, alpha=0.3, classifier="resnet20"))
+        prepare(scenario(tmp_path, alpha=0.3, classifier="resnet20"))
     assert len(error.value.problems) == 2
     assert "alpha = 0.3, but the bundle" in str(error.value)
 
@@ -84,32 +87,32 @@ def test_what_a_bundle_decided_cannot_be_set_again(tmp_path: Path) -> None:
 def test_bundles_for_other_images(tmp_path: Path) -> None:
     made(tmp_path / "small", side=16)
     with pytest.raises(TransformationError, match="trained on 3×16×16"):
-        check(settle(scenario(tmp_path / "small")))
+        prepare(scenario(tmp_path / "small"))
     made(tmp_path / "animals", classes=("cat", "dog"))
     with pytest.raises(TransformationError, match=r"trained for 2 classes \(cat, dog\)"):
-        check(settle(scenario(tmp_path / "animals")))
+        prepare(scenario(tmp_path / "animals"))
 
 
 def test_what_the_provider_is_given(tmp_path: Path) -> None:
     made(tmp_path)
-    settled = settle(scenario(tmp_path))
-    given = third_party.given(settled)
+    experiment = prepare(scenario(tmp_path))
+    given = experiment.given
     assert given is not None
     assert set(given.files) == {"model.safetensors", "config.json"}
     assert given.foreign is None
-    assert third_party.given(settle(scenario(tmp_path, answers="central"))) is None
+    assert prepare(scenario(tmp_path, answers="central")).given is None
     (tmp_path / PROVIDER / "psi.safetensors").unlink()
     with pytest.raises(TransformationError, match=r"psi\.safetensors"):
-        third_party.given(settled)
+        third_party.given(experiment.scenario)
 
 
 def test_a_third_party_that_cannot_train_is_told_at_once() -> None:
     with pytest.raises(ScenarioError) as error:
-        check(settle(scenario(None, classifier="resnet1000", recipe="none such")))
+        prepare(scenario(None, classifier="resnet1000", recipe="none such"))
     assert "resnet1000" in str(error.value)
 
 
 def test_baselines_need_uploads(tmp_path: Path) -> None:
     made(tmp_path / "bundle")
     with pytest.raises(ScenarioError, match="upload nothing"):
-        simulate(scenario(tmp_path / "bundle"), tmp_path / "run", baselines=True)
+        simulate(prepare(scenario(tmp_path / "bundle")), tmp_path / "run", baselines=True)

@@ -2,11 +2,10 @@
 
 import pytest
 
-from clients.simulated import Population
 from fedenc import ciphers
 from fedenc.errors import ScenarioError
 from simulations import presets
-from simulations.view import check, settle, view
+from simulations.experiment import prepare
 
 FEW = ["data.name='photos'", "clients.count=4", "clients.images=20", "server.gpus='auto'"]
 
@@ -14,11 +13,12 @@ FEW = ["data.name='photos'", "clients.count=4", "clients.images=20", "server.gpu
 @pytest.mark.parametrize("name", presets.names())
 def test_a_preset_fits_together(name: str) -> None:
     _, scenario = presets.resolve(name, [*FEW, "encryption.seed=1"])
-    check(scenario)
-    if scenario.encryption.keyless:
+    experiment = prepare(scenario, name)
+    assert experiment.warnings == ()
+    if scenario.awaits_bundle:
         return  # the third party has trained no network yet
-    told = view(scenario)
-    shard = Population(scenario).participant(3).upload()
+    told = experiment.provider_view
+    shard = experiment.population.participant(3).upload()
     assert shard.manifest.cipher == told.cipher == scenario.encryption.cipher
     assert dict(shard.manifest.params) == told.cipher_params
     assert shard.manifest.shape == told.shape
@@ -39,9 +39,10 @@ def test_every_preset_says_in_a_line_what_it_runs() -> None:
 @pytest.mark.parametrize("cipher", ciphers.names())
 def test_every_cipher_fits_the_default_scenario(cipher: str, keys: str) -> None:
     sets = [f"encryption.cipher='{cipher}'", f"encryption.keys='{keys}'", "encryption.seed=1"]
-    scenario = settle(presets.resolve("photos", sets)[1])
-    told = view(scenario)
-    owner = Population(scenario).participant(0)
+    experiment = prepare(presets.resolve("photos", sets)[1])
+    assert experiment.warnings == ()
+    told = experiment.provider_view
+    owner = experiment.population.participant(0)
     asked = owner.queries(told.conditions)
     assert {shard.manifest.shape for shard in (owner.upload(), *asked)} == {told.shape}
     assert [shard.manifest.purpose for shard in asked] == list(told.conditions)

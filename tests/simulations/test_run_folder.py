@@ -8,7 +8,7 @@ import pytest
 
 from fedenc.errors import EngineError, ScenarioError
 from fedenc.scenario import Scenario, parse
-from simulations.folder import SCENARIO, occupied
+from simulations.run_folder import SCENARIO, occupied
 
 
 def scenario(**sections: Any) -> Scenario:

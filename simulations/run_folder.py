@@ -14,7 +14,7 @@ from fedenc.scenario import Scenario
 
 SCENARIO = "scenario.json"
 # What may differ when a run is resumed: where it runs, whom it waits for, and who misbehaves.
-_NO_MATTER = re.compile(
+_MAY_DIFFER = re.compile(
     r"engine\.|clients\.per_node$|server\.(min_clients|deadline|attempts)$|faults\."
     r"|transformation\.(bundle|feature_weights)$"
 )
@@ -65,7 +65,7 @@ def _same_scenario(old: dict[str, Any], scenario: Scenario, folder: Path) -> Non
     different = sorted(
         key
         for key in flat_old.keys() | flat_new.keys()
-        if flat_old.get(key) != flat_new.get(key) and not _NO_MATTER.match(key)
+        if flat_old.get(key) != flat_new.get(key) and not _MAY_DIFFER.match(key)
     )
     if different:
         shown = "; ".join(

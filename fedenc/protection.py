@@ -1,0 +1,174 @@
+"""What a participant does to images before they leave it: nothing, a cipher, or a shared network.
+
+Everybody else (populations, the provider's rules and view, results, the console) knows a protection
+by its public side alone: its name, its parameters, the shape it gives images, and what a server may
+do to what it made.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from fedenc.ciphers.base import Cipher
+from fedenc.keys import KeyRing, Policy
+from fedenc.shard import UNPROTECTED, ParamValue
+from fedenc.transformation.bundle import Transformation
+
+_SHARED = {
+    "same": "one key for everybody",
+    "client": "one key a participant",
+    "image": "an independent key for every image",
+}
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a batch of N images is protected for.
+
+    Attributes:
+        purpose: ``"train"`` or ``"query"``; keys for one serve no other.
+        nonce: public, 16 bytes, of this upload or query batch alone.
+        ids: int64 (N,), the participant's own numbers for the images.
+        views: which ciphertext of each image: one number, or int64 (N,).
+        independent: each image under a key of its own, whatever the key policy says.
+    """
+
+    purpose: str
+    nonce: bytes
+    ids: npt.NDArray[np.int64]
+    views: npt.NDArray[np.int64] | int = 0
+    independent: bool = False
+
+
+class Protection(Protocol):
+    """One way to protect images."""
+
+    @property
+    def name(self) -> str:
+        """What stands in a shard's manifest as its cipher."""
+
+    @property
+    def policy(self) -> Policy | None:
+        """Which images share a key; None where there are no keys."""
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        """The key policies that make sense for it; empty where there are no keys."""
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """What a server may do to protected images: ``flip``, ``shift``, ``crop``, or ``any``."""
+
+    def params(self) -> dict[str, ParamValue]:
+        """Public parameters: what a provider may know and check."""
+
+    def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        """The shape (C, H, W) of a protected image of this plain shape.
+
+        Raises:
+            CipherError, TransformationError: images of this shape cannot be protected.
+        """
+
+    def protect(self, images: Tensor, context: Context) -> Tensor:
+        """uint8 (N, C, H, W) to uint8 (N, *output_shape(C, H, W)), a function of its arguments."""
+
+    def __str__(self) -> str:
+        """In words, for people."""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """No protection: the baseline, and what a participant uses that stays plain by choice."""
+
+    name: ClassVar[str] = UNPROTECTED[0]
+    policy: ClassVar[Policy | None] = None
+    policies: ClassVar[tuple[Policy, ...]] = ()
+    augmentations: ClassVar[tuple[str, ...]] = ("any",)
+
+    def params(self) -> dict[str, ParamValue]:
+        return dict(UNPROTECTED[1])
+
+    def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        return channels, height, width
+
+    def protect(self, images: Tensor, context: Context) -> Tensor:
+        return images
+
+    def __str__(self) -> str:
+        return "none"
+
+
+@dataclass(frozen=True)
+class Keyed:
+    """A cipher under a participant's keys, shared between images as the policy says."""
+
+    cipher: Cipher
+    ring: KeyRing
+    policy: Policy
+
+    @property
+    def name(self) -> str:
+        return self.cipher.name
+
+    @property
+    def policies(self) -> tuple[Policy, ...]:
+        return self.cipher.policies
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        return self.cipher.augmentations
+
+    def params(self) -> dict[str, ParamValue]:
+        return self.cipher.params()
+
+    def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        return self.cipher.output_shape(channels, height, width)
+
+    def protect(self, images: Tensor, context: Context) -> Tensor:
+        keystream = self.ring.keystream(
+            method=self.cipher.name,
+            policy="image" if context.independent else self.policy,
+            purpose=context.purpose,
+            nonce=context.nonce,
+            ids=context.ids,
+            views=context.views,
+        )
+        return self.cipher.encrypt(images, keystream)
+
+    def __str__(self) -> str:
+        return f"{self.name}, {_SHARED[self.policy]}"
+
+
+@dataclass(frozen=True)
+class Network:
+    """The shared transformation network: the same for all images and participants, without keys.
+
+    It keeps every pixel's place, so a server may move and mirror what it made as it may an image.
+    """
+
+    bundle: Transformation
+    policy: ClassVar[Policy | None] = None
+    policies: ClassVar[tuple[Policy, ...]] = ()
+    augmentations: ClassVar[tuple[str, ...]] = ("flip", "shift", "crop")
+
+    @property
+    def name(self) -> str:
+        return self.bundle.name
+
+    def params(self) -> dict[str, ParamValue]:
+        return self.bundle.params()
+
+    def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
+        return self.bundle.output_shape(channels, height, width)
+
+    def protect(self, images: Tensor, context: Context) -> Tensor:
+        return self.bundle.protect(images)
+
+    def __str__(self) -> str:
+        alpha = self.bundle.info.get("config", {}).get("alpha")
+        gan = self.bundle.method == "gan"
+        how = "GAN-based" if gan else f"α = {alpha:g}" if alpha is not None else self.bundle.method
+        return f"shared transformation network, no keys, {how}"

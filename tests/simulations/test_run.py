@@ -1,0 +1,71 @@
+"""What a run keeps on the driver's side: the traces of participants, and who was simulated."""
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from clients import app as client_app
+from clients.simulated import Population
+from fedenc.errors import QuorumError
+from fedenc.scenario import load
+from server.app import Event, Outcome
+from simulations import run
+from simulations.experiment import Experiment, OnEvent, prepare
+
+SETS = ["clients.count=3", "clients.images=4", "encryption.seed=1"]
+
+
+def fail(i: int) -> Exception:
+    """An error with a trace, as a bug in somebody's cipher makes one."""
+    try:
+        raise KeyError(f"a plug-in's bug at participant {i}")
+    except KeyError as error:
+        return error
+
+
+def test_a_participants_trace_stands_whole_on_its_own_side(tmp_path: Path) -> None:
+    host = run.SimulatedHost(Population(load(None, SETS)), tmp_path / run.TRACES)
+    for i in (1, 2):
+        host.on_error(i, fail(i))
+    text = (tmp_path / run.TRACES).read_text()
+    for i in (1, 2):
+        assert f"participant {i}\nTraceback" in text
+        assert f'KeyError: "a plug-in\'s bug at participant {i}"' in text
+    assert "test_run.py" in text
+    assert stat.S_IMODE((tmp_path / run.TRACES).stat().st_mode) == 0o600
+
+
+def test_where_the_driver_is_not_the_trace_goes_to_that_machines_log(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for traces in (None, tmp_path / "elsewhere" / run.TRACES):
+        run.SimulatedHost(Population(load(None, SETS)), traces).on_error(0, fail(0))
+        assert "Traceback" in capfd.readouterr().err
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_the_error_of_a_run_names_the_traces_and_the_provider_hears_only_the_type(
+    tmp_path: Path,
+) -> None:
+    def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
+        on_event(Event("upload", 0, 3))
+        host = run.host(experiment.scenario, tmp_path / run.TRACES, None)  # type: ignore[arg-type]
+        host.on_error(0, fail(0))
+        told = client_app._public(fail(0))
+        assert told == "KeyError"
+        raise QuorumError(f"only 0 of 3 participants uploaded ({told})")
+
+    with pytest.raises(QuorumError) as error:
+        run.record(prepare(load(None, SETS), "mine"), tmp_path, perform)
+    assert str(error.value).endswith(f"what participants raised stands in {tmp_path / run.TRACES}")
+    assert "plug-in" not in str(error.value)
+    log = (tmp_path / "log.txt").read_text()
+    assert "mine on photos, scenario " in log
+    assert "upload 0/3" in log
+
+
+def test_a_population_is_made_once_a_process(tmp_path: Path) -> None:
+    scenario = prepare(load(None, SETS)).scenario
+    first = run.host(scenario, tmp_path, None)  # type: ignore[arg-type]
+    assert run.host(scenario.model_copy(), tmp_path, None) is first  # type: ignore[arg-type]
