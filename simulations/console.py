@@ -148,7 +148,7 @@ def _overview(result: Mapping[str, Any]) -> Table:
     )
     table.add_row(
         "training",
-        f"{result['model']['name']} on {training['device']}, {training['epochs']} epochs in "
+        f"{result['model']['name']} on {training['device']}, {_count(training['epochs'], 'epoch')} in "
         f"{training['seconds']:.1f} s ({training['images_per_second']:,.0f} images/s), "
         f"final loss {training['final_loss']:.3f}",
     )
@@ -189,7 +189,7 @@ def _accuracy(result: Mapping[str, Any]) -> Table:
 
 
 def _failures(failed: list[Mapping[str, Any]]) -> Table:
-    table = Table(title=f"{len(failed)} participants failed", title_justify="left")
+    table = Table(title=f"{_count(len(failed), 'participant')} failed", title_justify="left")
     for name in ("participant", "phase", "reason"):
         table.add_column(name)
     for failure in failed[:20]:
@@ -197,3 +197,7 @@ def _failures(failed: list[Mapping[str, Any]]) -> Table:
     if len(failed) > 20:
         table.add_row("…", "", f"{len(failed) - 20} more in result.json")
     return table
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

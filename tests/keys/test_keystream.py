@@ -161,10 +161,10 @@ def test_prefetch_changes_nothing() -> None:
             assert np.array_equal(found, expected)
 
 
-def test_restart_and_part_start_over() -> None:
+def test_a_part_starts_over() -> None:
     stream = batch()
     first = stream.bytes(10)
-    assert np.array_equal(stream.restart().bytes(10), first)
+    assert np.array_equal(stream.part(0, stream.count).bytes(10), first)
     assert np.array_equal(stream.part(2, 5).bytes(10), first[2:5])
     assert np.array_equal(stream.part(6, 99).bytes(10), first[6:])
     assert not np.array_equal(stream.bytes(10), first)
