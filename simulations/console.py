@@ -146,9 +146,10 @@ def _overview(result: Mapping[str, Any]) -> Table:
         f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB in {upload['seconds']:.1f} s"
         f" ({upload['clients_per_second']:,.1f} participants/s)",
     )
+    epochs = _count(training["epochs"], "epoch")
     table.add_row(
         "training",
-        f"{result['model']['name']} on {training['device']}, {_count(training['epochs'], 'epoch')} in "
+        f"{result['model']['name']} on {training['device']}, {epochs} in "
         f"{training['seconds']:.1f} s ({training['images_per_second']:,.0f} images/s), "
         f"final loss {training['final_loss']:.3f}",
     )
