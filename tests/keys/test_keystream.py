@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedenc import keystream as module
 from fedenc.errors import CipherError
+from fedenc.keys import keystream as module
 from fedenc.keys.keystream import Keystream, integer_bytes, packing, rank
 
 SUBKEYS = [bytes([i]) * 32 for i in range(8)]
