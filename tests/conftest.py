@@ -8,6 +8,6 @@ os.environ |= dict.fromkeys(THREADS, "1")
 
 from hypothesis import settings  # noqa: E402  (its plug-ins import NumPy)
 
-settings.register_profile("fast", deadline=None, max_examples=25)
-settings.register_profile("thorough", deadline=None, max_examples=500)
+settings.register_profile("fast", deadline=None, max_examples=40)
+settings.register_profile("thorough", deadline=None, max_examples=1000)
 settings.load_profile("fast")

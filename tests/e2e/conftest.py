@@ -38,7 +38,9 @@ def cluster() -> Iterator[str]:
     # A folder of its own and a short name: its address is not the machine's, and paths of sockets
     # are limited to 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
-        common = (f"--node-ip-address={host}", "--object-store-memory=200000000", "--block")
+        # Two nodes on one machine: workers take whatever ports are free.
+        ports = ("--min-worker-port=0", "--max-worker-port=0")
+        common = (*ports, f"--node-ip-address={host}", "--object-store-memory=200000000", "--block")
         with (
             _started("start", *head, *common, f"--temp-dir={folder}", log=Path(folder, "head")),
             _started("start", *node, *common, log=Path(folder, "node")),
