@@ -27,8 +27,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedenc.errors import EngineError, FedencError, TrainingError
 from fedenc.scenario import ProviderView
-from fedenc.training.loop import Progress
-from fedenc.training.pool import room
+from fedenc.training.loop import Progress, Reports, Worker
+from fedenc.training.training_set import room
 from server.pool import Pool
 from server.trainer import (
     CALL_TIMEOUT,
@@ -324,9 +324,8 @@ def _train(task: Task) -> None:
         labels,
         device,
         state[0],
-        every_steps=_REPORT_STEPS,
-        rank=rank,
-        world=world,
+        reports=Reports(steps=_REPORT_STEPS),
+        worker=Worker(rank, world),
     )
     saved = time.monotonic()
     posted: Any = None

@@ -22,10 +22,10 @@ from fedenc.errors import EngineError, TrainingError
 from fedenc.models.network import Network
 from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import Server
-from fedenc.training.loop import Progress, Run, fit
+from fedenc.training.loop import Progress, Reports, Run, fit
 from fedenc.training.model_files import ModelFiles, pack_model, unpack_model
-from fedenc.training.pool import room
 from fedenc.training.predict import predict
+from fedenc.training.training_set import TrainingSet, room
 from server.pool import Pool
 from server.recipe import network, server_method, training_config
 
@@ -94,9 +94,9 @@ def begin(
     labels: torch.Tensor,
     device: torch.device,
     state: bytes | None,
-    **share: Any,
-) -> Run:
-    """The training that a scenario describes; ``share`` are further arguments of ``fit``.
+    **how: Any,
+) -> Run[Network]:
+    """The training that a scenario describes; ``how`` are further arguments of ``fit``.
 
     Raises:
         TrainingError: what is wanted does not fit together, or ``state`` is another run's.
@@ -104,14 +104,12 @@ def begin(
     method = server_method(view.augmentation)
     return fit(
         network(view.model, view.shape, len(view.classes), view.seed),
-        images,
-        labels,
-        config=training_config(view.training, view.augmentation, method=method),
+        TrainingSet(images, labels, view.views),
+        training_config(view.training, view.augmentation, method=method),
         seed=view.seed,
         device=device,
-        views=view.views,
         state=state,
-        **share,
+        **how,
     )
 
 
@@ -162,7 +160,8 @@ class TrainerActor:
     ) -> Iterator[tuple[Progress, bytes | None]]:
         """Train to the end, yielding progress, and now and then a checkpoint."""
         images, labels = self._images, self._labels
-        run = begin(view, images, labels, self._device, state, every_seconds=PROGRESS_SECONDS)
+        reports = Reports(seconds=PROGRESS_SECONDS)
+        run = begin(view, images, labels, self._device, state, reports=reports)
         self._model, self._classes = run.model, view.classes
         saved = time.monotonic()
         for progress in run:

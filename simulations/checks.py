@@ -103,8 +103,9 @@ def _third_party(population: Population) -> Iterator[str]:
     if not s.awaits_bundle or not _known(s, "transformation"):
         return
     try:
-        third_party.configuration(s)
-        third_party.training_config(s, s.transformation.epochs)
+        s.transformation.config()
+        for classifier in (False, True):
+            third_party.training_config(s, classifier=classifier)
     except TrainingError as error:
         yield f"transformation: {error}"
 

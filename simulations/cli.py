@@ -121,11 +121,11 @@ def protect_images(
     from fedenc.transformation import files
     from fedenc.transformation.bundle import load_transformation
 
-    report = files.protect(load_transformation(bundle), source, target)
-    for failure in report.failures:
-        print(f"fedenc: {failure}", file=sys.stderr)
-    print(f"{report.written} protected images in {target}")
-    if report.failures:
+    summary = files.protect(load_transformation(bundle), source, target)
+    for name, reason in summary.failed:
+        print(f"fedenc: {name}: {reason}", file=sys.stderr)
+    print(f"{summary.done} protected images in {target}")
+    if summary.failed:
         raise typer.Exit(1)
 
 

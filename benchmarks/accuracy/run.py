@@ -28,6 +28,7 @@ from fedenc.training.loop import fit
 from fedenc.training.model_files import weights_sha256
 from fedenc.training.predict import predict
 from fedenc.training.recipes import RECIPES, recipe
+from fedenc.training.training_set import TrainingSet
 
 Result = dict[str, Any]
 
@@ -106,12 +107,10 @@ def _row(row: Row, data: Dataset, config: TrainingConfig, settings: Result, fold
     )
     run = fit(
         model,
-        images,
-        labels,
-        config=replace(config, augmentation=by_server),
+        TrainingSet(images, labels, views),
+        replace(config, augmentation=by_server),
         seed=row.seed,
         device=torch.device(settings["device"]),
-        views=views,
         state=part.read_bytes() if part.exists() else None,
     )
     for progress in run:
