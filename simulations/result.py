@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from fedenc import provenance
 from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
-from server.answers import Tally
 from server.app import Outcome
+from server.phases.score import Tally
 from server.trainer import Trained
 from simulations import third_party
 from simulations.experiment import Experiment
