@@ -17,13 +17,14 @@ import torch
 from fedenc.errors import EngineError, TrainingError
 from fedenc.models.network import Network
 from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import Model
 from fedenc.training.cadence import with_checkpoints
 from fedenc.training.loop import Progress, Reports
 from fedenc.training.model_files import ModelFiles, unpack_model
 from fedenc.training.predict import predict
 from server.pool import Pool
 from server.ray import actor_options, cluster_resources, fetch
-from server.recipe import begin, model_files
+from server.recipe import begin, model_files, with_model
 from server.trainer import (
     CHECKPOINT_SECONDS,
     PROGRESS_SECONDS,
@@ -79,13 +80,13 @@ class TrainerActor:
     ) -> Iterator[tuple[Progress, bytes | None]]:
         """Train to the end, yielding progress, and now and then a checkpoint."""
         run = begin(view, self._pool, self._device, state, Reports(seconds=PROGRESS_SECONDS))
-        self._model = run.model
+        self._model, self._precision = run.model, run.precision
         yield from with_checkpoints(run, seconds=CHECKPOINT_SECONDS)
 
     def trained(self, view: ProviderView) -> TrainedModel:
         """The model that was trained."""
         place, (files, sha256) = self.place(), model_files(self._model, view)
-        return TrainedModel(files, sha256, place.device, place.threads)
+        return TrainedModel(files, sha256, place.device, place.threads, self._precision)
 
     def predict(self, images: npt.NDArray[np.uint8], flip: bool, foreign: bool) -> Scores:
         """Class scores float32 N×classes for uint8 N×C×H×W images."""
@@ -168,17 +169,18 @@ class ActorTrainer:
         state: bytes | None,
         on_progress: Callable[[Progress], None],
         on_checkpoint: Callable[[bytes], None],
+        model: Model | None = None,
     ) -> Trained:
         """Train, passing on progress and checkpoints as they come."""
-        pace = Pace()
-        stream = self._actor.train.options(num_returns="streaming").remote(self._view, state)
+        pace, view = Pace(), with_model(self._view, model)
+        stream = self._actor.train.options(num_returns="streaming").remote(view, state)
         for ref in stream:
             progress, saved = fetch(ref)
             pace.add(progress)
             on_progress(progress)
             if saved is not None:
                 on_checkpoint(saved)
-        return pace.trained(fetch(self._actor.trained.remote(self._view)))
+        return pace.trained(fetch(self._actor.trained.remote(view)))
 
     def adopt(self, files: ModelFiles, foreign: ModelFiles | None = None) -> None:
         """Answer queries with the models of these files, trained elsewhere."""

@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from flwr.serverapp import Grid
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
 from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import Model
 from fedenc.training.loop import Progress
 from fedenc.training.model_files import ModelFiles
 from server.actor import ActorTrainer
@@ -55,6 +56,14 @@ class Answered:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """A further model that was trained on the uploads, and what came of asking it."""
+
+    model: Trained
+    answered: Answered
+
+
+@dataclass(frozen=True)
 class Outcome:
     """All that the provider knows when it is done."""
 
@@ -64,6 +73,7 @@ class Outcome:
     model: Trained | Given  # trained on the uploads, or a third party's
     answered: Answered
     failed: list[Failure]
+    compared: dict[str, Compared] = field(default_factory=dict)  # by input stage
 
 
 def serve(
@@ -108,9 +118,18 @@ def serve(
         uploaded = collect_uploads(exchange, roster, pool, view, uploading)
         # Named after the pool: a checkpoint says nothing about another set of uploads.
         checkpoint = folder / f"checkpoint-{pool.digest[:16]}.bin"
-        trained = _train(trainer, pool, checkpoint, on_event, watch)
         members = set(pool.participants)
+        on_event(Event("training", 0, 1, f"on {trainer.where()}"))
+        trainer.load(pool)
+        trained = _train(trainer, checkpoint, on_event, watch)
         answered = answer_queries(exchange, roster, trainer, view, members, on_event)
+        compared: dict[str, Compared] = {}
+        for model in view.model.variants()[1:]:
+            saved = checkpoint.with_stem(f"{checkpoint.stem}-{model.input}")
+            tell = _named(on_event, model.input)
+            further = _train(trainer, saved, tell, None, model)
+            asked = answer_queries(exchange, roster, trainer, view, members, tell)
+            compared[model.input] = Compared(further, asked)
     return Outcome(
         uploads={i: _summary(pool, i) for i in pool.participants},
         upload_seconds=uploaded.seconds,
@@ -118,6 +137,7 @@ def serve(
         model=trained,
         answered=answered,
         failed=uploaded.failed + answered.failed,
+        compared=compared,
     )
 
 
@@ -142,15 +162,18 @@ def _meet(
     return exchange, Roster(tuple(sorted(nodes)), view.participants + view.outsiders)
 
 
+def _named(on_event: Callable[[Event], None], name: str) -> Callable[[Event], None]:
+    """Events of a further model, told apart by its name."""
+    return lambda event: on_event(replace(event, phase=f"{event.phase} {name}"))
+
+
 def _train(
     trainer: Trainer,
-    pool: Pool,
     checkpoint: Path,
     on_event: Callable[[Event], None],
     watch: Callable[[Progress], None] | None,
+    model: Model | None = None,
 ) -> Trained:
-    on_event(Event("training", 0, 1, f"on {trainer.where()}"))
-    trainer.load(pool)
     state = checkpoint.read_bytes() if checkpoint.exists() else None
 
     def show(p: Progress) -> None:
@@ -158,7 +181,7 @@ def _train(
         if watch is not None:
             watch(p)
 
-    return trainer.train(state, show, lambda saved: write_atomically(checkpoint, saved))
+    return trainer.train(state, show, lambda saved: write_atomically(checkpoint, saved), model)
 
 
 def answer_queries(

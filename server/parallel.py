@@ -24,13 +24,14 @@ import torch.distributed
 
 from fedenc.errors import EngineError, FedencError, TrainingError
 from fedenc.scenario import ProviderView
+from fedenc.scenario.sections import Model
 from fedenc.training.cadence import with_checkpoints
 from fedenc.training.loop import Progress, Reports, Worker
 from fedenc.training.model_files import ModelFiles
 from server.actor import ActorTrainer
 from server.pool import Pool
 from server.ray import cluster_resources, fetch, on_this_machine, worker_resources
-from server.recipe import begin, model_files
+from server.recipe import begin, model_files, with_model
 from server.trainer import (
     CHECKPOINT_SECONDS,
     Pace,
@@ -180,6 +181,7 @@ class ParallelTrainer:
         state: bytes | None,
         on_progress: Callable[[Progress], None],
         on_checkpoint: Callable[[bytes], None],
+        model: Model | None = None,
     ) -> Trained:
         """Train, passing on progress and checkpoints as they come; then be ready for queries."""
         actor = ray.remote(Coordinator).options(
@@ -187,7 +189,7 @@ class ParallelTrainer:
         )
         coordinator: Any = actor.remote(state)
         task = Task(
-            view=self._view,
+            view=with_model(self._view, model),
             coordinator=coordinator,
             rows=self._rows,
             chunks=tuple(self._chunks),
@@ -201,7 +203,6 @@ class ParallelTrainer:
                 trained = self._follow(coordinator, training, resources, on_progress, on_checkpoint)
             finally:
                 ray.kill(coordinator)
-        self._chunks.clear()  # the object store may drop them
         self.adopt(trained.files)
         return trained
 
@@ -254,6 +255,7 @@ class ParallelTrainer:
 
     def close(self) -> None:
         """Give all resources back."""
+        self._chunks.clear()  # the object store may drop them
         if self._predictor is not None:
             self._predictor.close()
 
@@ -315,5 +317,5 @@ def _train(task: Task) -> None:
     fetch(reported)
     files, sha256 = model_files(run.model, task.view)
     name = f"{worker.world} × {device_name(device)}"
-    model = TrainedModel(files, sha256, name, torch.get_num_threads())
+    model = TrainedModel(files, sha256, name, torch.get_num_threads(), run.precision)
     fetch(task.coordinator.finish.remote(model))

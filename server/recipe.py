@@ -80,6 +80,11 @@ def begin(
     )
 
 
+def with_model(view: ProviderView, model: Model | None) -> ProviderView:
+    """The view with another model, if there is one."""
+    return view if model is None else view.model_copy(update={"model": model})
+
+
 def model_files(model: Network, view: ProviderView) -> tuple[ModelFiles, str]:
     """The files of a model that was trained, and the SHA-256 of its weights."""
     return pack_model(model, details={"classes": list(view.classes)})

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from fedenc.errors import TrainingError
+from fedenc.scenario.sections import Model
 from fedenc.training.loop import Progress
 from fedenc.training.model_files import ModelFiles
 from fedenc.training.training_set import room
@@ -27,6 +28,7 @@ class TrainedModel:
     sha256: str  # of the weights
     device: str  # in words
     threads: int
+    precision: str  # fp32 or bf16
 
 
 @dataclass(frozen=True)
@@ -65,9 +67,10 @@ class Trainer(Predictor, Protocol):
         state: bytes | None,
         on_progress: Callable[[Progress], None],
         on_checkpoint: Callable[[bytes], None],
+        model: Model | None = None,
     ) -> Trained:
         """Train on what was loaded, from the beginning or from a checkpoint; then be ready for
-        queries.
+        queries. ``model`` stands in for the scenario's own.
 
         Raises:
             TrainingError: diverging loss, an unusable checkpoint, or lost processes.
