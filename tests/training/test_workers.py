@@ -69,9 +69,7 @@ def test_workers_cannot_report_by_the_clock_or_go_without_images() -> None:
     def start(config: TrainingConfig, reports: Reports) -> None:
         worker = Worker(rank=0, world=2)
         data = tiny.examples(8)
-        fit(
-            tiny.network(), data, config, seed=0, device=CPU, reports=reports, worker=worker
-        )
+        fit(tiny.network(), data, config, seed=0, device=CPU, reports=reports, worker=worker)
 
     with pytest.raises(TrainingError, match="can only report by steps"):
         start(CONFIG, Reports(seconds=1.0))
