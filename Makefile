@@ -22,8 +22,15 @@ $(READY): pyproject.toml constraints.txt
 simulate: $(READY)
 	@$(BIN)/fedenc simulate $(ARGS)
 
+# All tests: first those that fit in one process each, side by side; then whole runs, which need all
+# cores, one after another. With ARGS: pytest as usual.
 test: $(READY)
+ifeq ($(strip $(ARGS)),)
+	@$(BIN)/python -m pytest -n logical --maxprocesses 8 -m "not e2e"
+	@$(BIN)/python -m pytest -m e2e
+else
 	@$(BIN)/python -m pytest $(ARGS)
+endif
 
 lint: $(READY)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy

@@ -156,7 +156,8 @@ def _training(population: Population) -> Iterator[str]:
         return
     try:
         training_config(s.training, s.augmentation, method=server_method(s.augmentation))
-        network(s.model, shape, len(population.dataset.classes), s.seed)
+        for model in s.model.variants():
+            network(model, shape, len(population.dataset.classes), s.seed)
     except TrainingError as error:
         yield str(error)
 

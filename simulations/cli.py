@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -164,23 +165,27 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Entry point: a user's error ends in one line and its exit code."""
+    """Entry point: one command, and its exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        code = app(standalone_mode=False)
-    except FedencError as error:
-        code = _fail(error)
-    except typer.Exit as stop:
-        code = stop.exit_code
-    except typer.Abort:
-        code = _interrupted()
-    except KeyboardInterrupt:
-        code = _interrupted()
-    except Exception as error:
-        code = _usage(error)
+    code = execute(sys.argv[1:])
     sys.stdout.flush()
     # Ray and Flower leave threads behind when they are interrupted; nothing more is to be saved.
-    os._exit(code if isinstance(code, int) else 0)
+    os._exit(code)
+
+
+def execute(arguments: Sequence[str]) -> int:
+    """One command in this process; a user's error ends in one line and its exit code."""
+    try:
+        code = app(list(arguments), prog_name="fedenc", standalone_mode=False)
+    except FedencError as error:
+        return _fail(error)
+    except typer.Exit as stop:
+        return stop.exit_code
+    except (typer.Abort, KeyboardInterrupt):
+        return _interrupted()
+    except Exception as error:
+        return _usage(error)
+    return code if isinstance(code, int) else 0
 
 
 def _fail(error: FedencError) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedenc.errors import ScenarioError
@@ -169,7 +169,6 @@ def test_files_that_are_none(content: bytes | None, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-@settings(deadline=None)
 @given(st.text(max_size=30))
 def test_any_override_is_taken_or_refused(text: str) -> None:
     with contextlib.suppress(ScenarioError):

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
@@ -58,7 +58,6 @@ def test_a_byte_travels_as_a_byte_and_is_read_without_a_copy() -> None:
     assert not received.images.flags.writeable
 
 
-@settings(deadline=None)
 @given(
     arrays_of.arrays(
         st.sampled_from(["uint8", "<i2", ">i4", "<i8", ">f4"]),
@@ -161,7 +160,6 @@ array_records = st.dictionaries(
 ).map(ArrayRecord)
 
 
-@settings(deadline=None)
 @given(st.dictionaries(names, configs | array_records, max_size=4).map(RecordDict))
 def test_hostile_records_raise_nothing_but_shard_errors(content: RecordDict) -> None:
     try:

@@ -97,7 +97,8 @@ def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> I
     for row in rows:
         places = [(index, policy) for index in range(len(images)) for policy, _ in COLUMNS]
         values = [row.ssim[policy][index] for index, policy in places]
-        captions = ["other shape" if v is None else f"SSIM {v:.3f}" for v in values]
+        # + 0.0, for a small negative value is not to read "-0.000"
+        captions = ["other shape" if v is None else f"SSIM {round(v, 3) + 0.0:.3f}" for v in values]
         found = [row.encrypted[policy][index] for index, policy in places]
         shown.append(sheets.Row(row.name, found, captions))
     return sheets.grid(shown, titles=titles if rows else (), cell=cell)

@@ -14,6 +14,7 @@ from fedenc.files import write_atomically
 
 GAP, LINE, LABEL = 8, 18, 110  # pixels: between images, of a line of text, of the labels' column
 _SIZE = 13  # of the text, in pixels
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 @dataclass(frozen=True)
@@ -36,18 +37,21 @@ def grid(rows: Sequence[Row], *, titles: Sequence[str] = (), cell: int = 128) ->
 
     Args:
         rows: from the top.
-        titles: of the columns, drawn at the top.
+        titles: of the columns, drawn at the top, in several lines where one is too short.
         cell: pixels a side that an image is shown in. Smaller images show their pixels as squares.
     """
     step_x, step_y = cell + GAP, cell + LINE + GAP
     columns = max((len(row.images) for row in rows), default=0)
-    size = (LABEL + columns * step_x + GAP, len(rows) * step_y + LINE + GAP)
+    font = ImageFont.load_default(_SIZE)
+    headings = ["\n".join(_wrapped(title, cell, font)) for title in titles]
+    top = LINE * max((text.count("\n") + 1 for text in headings), default=1) + GAP
+    size = (LABEL + columns * step_x + GAP, top + len(rows) * step_y)
     sheet = Image.new("RGB", size, "white")
-    pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(_SIZE)
-    for column, title in enumerate(titles):
-        pen.text((LABEL + column * step_x, GAP // 2), title, "black", font)
+    pen = ImageDraw.Draw(sheet)
+    for column, text in enumerate(headings):
+        pen.text((LABEL + column * step_x, GAP // 2), text, "black", font)
     for number, row in enumerate(rows):
-        y = LINE + GAP + number * step_y
+        y = top + number * step_y
         pen.text((GAP, y), row.label, "black", font)
         for column, (image, caption) in enumerate(zip(row.images, row.captions, strict=True)):
             x = LABEL + column * step_x
@@ -55,6 +59,18 @@ def grid(rows: Sequence[Row], *, titles: Sequence[str] = (), cell: int = 128) ->
                 sheet.paste(_fit(image, cell), (x, y))
             pen.text((x, y + cell + 1), caption, "black", font)
     return sheet
+
+
+def _wrapped(text: str, width: int, font: Font) -> list[str]:
+    """Lines of whole words that are at most ``width`` pixels wide, where no word alone is wider."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and font.getlength(longer) <= width:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
 
 
 def picture(image: Tensor) -> Image.Image:

@@ -96,8 +96,8 @@ class Keystream:
     draw returns arrays whose first axis is U; an axis of length 1 broadcasts over the batch, so
     one key costs one key schedule however many images it serves.
 
-    A keystream remembers how far it has been drawn. Ciphers draw from ``restart()`` of what they
-    are given, so encrypting twice with one keystream gives the same bytes twice.
+    A keystream remembers how far it has been drawn. Ciphers draw from a ``part`` of what they are
+    given, so encrypting twice with one keystream gives the same bytes twice.
 
     Args:
         subkeys: U keys of 32 bytes.
@@ -127,10 +127,6 @@ class Keystream:
     def streams(self) -> int:
         """U: how many distinct subkeys there are."""
         return len(self._subkeys)
-
-    def restart(self) -> Keystream:
-        """The same streams from their beginning; this keystream's own position stays."""
-        return Keystream(self._subkeys, self.count)
 
     def part(self, start: int, stop: int) -> Keystream:
         """The streams of images start to stop (exclusive), from their beginning."""

@@ -144,7 +144,13 @@ class Model(Section):
 
     name: str = "resnet20"
     input: str = "raw"
+    compare: tuple[str, ...] = ()  # further input stages, each trained and asked on the same images
     adapter: str | None = None
+
+    def variants(self) -> tuple["Model", ...]:
+        """One model for each input stage, the scenario's own first."""
+        inputs = (self.input, *self.compare)
+        return tuple(self.model_copy(update={"input": i, "compare": ()}) for i in inputs)
 
 
 class Training(Section):

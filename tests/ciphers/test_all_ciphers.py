@@ -7,7 +7,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -74,7 +74,6 @@ def test_round_trip(cipher: Cipher, size: tuple[int, int], policy: Policy) -> No
     assert restored(cipher, plain, cipher.decrypt(found, keys, shape=(3, *size)))
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(VARIANTS),
     st.integers(0, 5),

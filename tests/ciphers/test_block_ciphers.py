@@ -6,7 +6,7 @@ from itertools import permutations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
@@ -55,7 +55,6 @@ def orbit(block: np.ndarray, colors: bool) -> list[bytes]:
     return forms
 
 
-@settings(max_examples=10, deadline=None)
 @given(st.sampled_from([4, 8]), st.booleans(), st.integers(0, 2**31))
 def test_etc_keeps_the_multiset_of_blocks_up_to_symmetry(
     size: int, colors: bool, seed: int
@@ -123,7 +122,6 @@ def test_block_orders_are_uniform(name: str) -> None:
         assert stats.chisquare(torch.bincount(parts[1].flatten().int())).pvalue > 1e-6
 
 
-@settings(max_examples=10, deadline=None)
 @given(st.integers(0, 2**31))
 def test_scramble_moves_whole_blocks(seed: int) -> None:
     cipher, plain = make("scramble"), photos(2, 32, 40, seed)
@@ -152,7 +150,6 @@ def test_le_treats_every_block_alike_and_ele_does_not() -> None:
         assert (len({b.tobytes() for b in found}) == 1) is alike
 
 
-@settings(max_examples=10, deadline=None)
 @given(st.sampled_from(["", "icce2018"]), st.integers(0, 2**31))
 def test_le_keeps_folded_half_bytes_of_every_block(compat: str, seed: int) -> None:
     cipher, plain = make("le", compat=compat), photos(1, 8, 8, seed)
@@ -177,7 +174,6 @@ def test_le_reproduces_the_published_vector() -> None:
     assert found[-3:].tolist() == [95, 175, 240]
 
 
-@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 2**31))
 def test_published_flips_are_a_reversal_before_and_after(seed: int) -> None:
     generator = np.random.default_rng(seed)

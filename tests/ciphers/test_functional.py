@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
@@ -28,7 +28,6 @@ seeds = st.integers(0, 2**31)
 keys = st.booleans()  # one key for all images, or one each
 
 
-@settings(deadline=None)
 @given(sizes, sizes, sizes, keys, seeds)
 def test_negative_positive(n: int, height: int, width: int, shared: bool, seed: int) -> None:
     images = uint8(n, 3, height, width, seed=seed)
@@ -40,7 +39,6 @@ def test_negative_positive(n: int, height: int, width: int, shared: bool, seed: 
     assert torch.equal(F.negative_positive(found, flips), images)
 
 
-@settings(deadline=None)
 @given(sizes, sizes, sizes, keys, seeds)
 def test_color_shuffle(n: int, height: int, width: int, shared: bool, seed: int) -> None:
     images = uint8(n, 3, height, width, seed=seed)
@@ -53,7 +51,6 @@ def test_color_shuffle(n: int, height: int, width: int, shared: bool, seed: int)
     assert torch.equal(F.color_unshuffle(found, codes), images)
 
 
-@settings(deadline=None)
 @given(sizes, sizes, sizes, keys, seeds)
 def test_shuffle_block_colors(n: int, count: int, size: int, shared: bool, seed: int) -> None:
     blocks = uint8(n, count, 3, size, size, seed=seed)
@@ -77,7 +74,6 @@ def test_both_ways_to_exchange_channels_agree() -> None:
         assert not torch.equal(selected, images)
 
 
-@settings(deadline=None)
 @given(sizes, sizes, st.integers(0, 6), st.integers(0, 6))
 def test_pad_edges(height: int, width: int, more_rows: int, more_columns: int) -> None:
     images = uint8(2, 3, height, width)
@@ -86,7 +82,6 @@ def test_pad_edges(height: int, width: int, more_rows: int, more_columns: int) -
     assert np.array_equal(found.numpy(), np.pad(images.numpy(), pads, mode="edge"))
 
 
-@settings(deadline=None)
 @given(sizes, st.sampled_from([1, 3]), sizes, sizes, st.sampled_from([1, 2, 4, 8, 16]))
 def test_split_and_merge_blocks(n: int, channels: int, rows: int, columns: int, size: int) -> None:
     images = uint8(n, channels, rows * size, columns * size)
@@ -110,7 +105,6 @@ def test_blocks_of_views_that_no_wide_integer_can_see() -> None:
         assert torch.equal(F.merge_blocks(blocks, 8, 8), images)
 
 
-@settings(deadline=None)
 @given(st.integers(0, 4), st.integers(1, 9), keys, seeds)
 def test_permute_blocks(n: int, count: int, shared: bool, seed: int) -> None:
     blocks = uint8(n, count, 3, 4, 4, seed=seed)
@@ -144,7 +138,6 @@ def test_turns_are_the_eight_symmetries_of_the_square() -> None:
     assert {t.numpy().tobytes() for t in turned[0]} == expected
 
 
-@settings(deadline=None)
 @given(sizes, sizes, st.sampled_from([1, 3, 4]), seeds)
 def test_split_and_merge_nibbles(n: int, count: int, channels: int, seed: int) -> None:
     blocks = uint8(n, count, channels, 4, 4, seed=seed)
@@ -156,7 +149,6 @@ def test_split_and_merge_nibbles(n: int, count: int, channels: int, seed: int) -
     assert torch.equal(F.merge_nibbles(nibbles, channels, 4), blocks)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 3), st.integers(1, 3), keys, keys, seeds)
 def test_scramble_nibbles(n: int, count: int, one_key: bool, one_block: bool, seed: int) -> None:
     nibbles = uint8(n, count, 10, seed=seed, high=16)
@@ -172,7 +164,6 @@ def test_scramble_nibbles(n: int, count: int, one_key: bool, one_block: bool, se
     assert torch.equal(F.unscramble_nibbles(found, order, flips), nibbles)
 
 
-@settings(deadline=None)
 @given(sizes, sizes, sizes, keys, seeds)
 def test_permute_pixels(n: int, height: int, width: int, shared: bool, seed: int) -> None:
     images = uint8(n, 3, height, width, seed=seed)
@@ -184,7 +175,6 @@ def test_permute_pixels(n: int, height: int, width: int, shared: bool, seed: int
     assert torch.equal(F.unpermute_pixels(found, order), images)
 
 
-@settings(deadline=None)
 @given(st.integers(1, 5), st.integers(0, 20), seeds)
 def test_invert_permutation(rows: int, size: int, seed: int) -> None:
     order = orders(rows, size, seed)
@@ -217,7 +207,6 @@ def test_ycbcr_comes_back_within_two() -> None:
     assert 0 < int(error.max()) <= 2
 
 
-@settings(max_examples=5, deadline=None)
 @given(seeds)
 def test_operations_leave_their_input_alone(seed: int) -> None:
     images = uint8(2, 3, 8, 8, seed=seed)

@@ -42,8 +42,9 @@ def test_draw_shows_images_where_they_belong() -> None:
     plain = [smooth(64, 64), smooth(64, 32)]
     rows = [gallery.measure(plain, RING, make(name)) for name in ("none", "scramble")]
     sheet = sheets.tensor(gallery.draw(plain, rows, cell=64))
-    assert torch.equal(sheet[:, 26 : 26 + 64, 110 : 110 + 64], plain[0])
-    x, y = 110 + 3 * 72, 26 + 2 * 90  # second image, independent keys, second cipher
+    top = 2 * sheets.LINE + sheets.GAP  # "independent keys" takes two lines at this width
+    assert torch.equal(sheet[:, top : top + 64, 110 : 110 + 64], plain[0])
+    x, y = 110 + 3 * 72, top + 2 * 90  # second image, independent keys, second cipher
     assert torch.equal(sheet[:, y : y + 64, x : x + 32], rows[1].encrypted["image"][1])
 
 

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 from torch import Tensor
@@ -43,7 +43,6 @@ def reference_shuffle(pixel: list[int], code: int) -> list[int]:
     return [pixel["RGB".index(source)] for source in TABLE_1[code]]
 
 
-@settings(deadline=None)
 @given(st.integers(0, 5), st.integers(0, 255), st.integers(0, 255), st.integers(0, 255))
 def test_color_shuffle_is_table_1(code: int, red: int, green: int, blue: int) -> None:
     image = torch.tensor([red, green, blue], dtype=torch.uint8).reshape(1, 3, 1, 1)
@@ -95,7 +94,6 @@ def test_key_bytes_sit_where_documented(color_shuffle: bool) -> None:
                 assert result[:, y, x].tolist() == pixel
 
 
-@settings(max_examples=50, deadline=None)
 @given(
     st.integers(0, 4),
     st.integers(1, 40),

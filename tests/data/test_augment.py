@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.transforms.v2 import functional as tv
 
@@ -22,7 +22,6 @@ def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@settings(deadline=None)
 @given(shapes, st.integers(0, 255), st.integers(0, 2**31))
 def test_shift_and_flip_is_what_torchvision_does_to_each_image(shape, fill, seed):
     images = pixels(shape, seed)

@@ -4,7 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedenc.data.partition import dirichlet, iid
@@ -37,7 +37,6 @@ def problems(draw):
 
 
 @given(problems(), st.integers(-5, 2**70))
-@settings(max_examples=300, deadline=None)
 def test_disjoint_sorted_never_empty(problem, seed):
     labels, participants, alpha, cap = problem
     parts = partition(labels, participants, alpha, seed=seed, cap=cap)
@@ -61,7 +60,6 @@ def test_disjoint_sorted_never_empty(problem, seed):
 
 
 @given(problems(), st.integers(0, 99))
-@settings(max_examples=100, deadline=None)
 def test_a_cap_only_takes_away(problem, seed):
     labels, participants, alpha, cap = problem
     full = partition(labels, participants, alpha, seed=seed)

@@ -1,13 +1,26 @@
 """The command that users type, and what it leaves behind."""
 
+import contextlib
+import io
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from simulations import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "simulations.cli"]
+# As in a user's shell: no Ray to join, and as many threads as there are cores.
+ENVIRONMENT = {
+    name: value
+    for name, value in os.environ.items()
+    if not name.startswith("RAY_") and not name.endswith("_NUM_THREADS")
+}
 SEED = "encryption.seed='a seed for tests'"
 # Six participants with 20 images each and one epoch: seconds, once the engines have started.
 SMALL = ["clients.count=6", "clients.images=20", "training.epochs=1", "inference.images=8", SEED]
@@ -24,12 +37,43 @@ class Finished:
 
     @property
     def result(self) -> dict[str, Any]:
+        assert self.code == 0, self.err
         return json.loads((self.folder / "result.json").read_text())
 
 
-def arguments(
-    folder: Path, *sets: str, preset: str = "photos", more: tuple[str, ...] = ()
-) -> list[str]:
-    """The command line of one simulation."""
+def simulate(folder: Path, *sets: str, **kwargs: Any) -> Finished:
+    """Run ``fedenc simulate`` as users do, in a process of its own and with its own Ray."""
+    return Finished(*in_a_process(*words(folder, *sets, **kwargs)), folder)
+
+
+def simulate_here(folder: Path, *sets: str, **kwargs: Any) -> Finished:
+    """The same in this process."""
+    return Finished(*in_this_process(*words(folder, *sets, **kwargs)), folder)
+
+
+def words(folder: Path, *sets: str, preset: str = "photos", more: Iterable[str] = ()) -> list[str]:
+    """The arguments of one simulation."""
     chosen = [part for value in sets for part in ("--set", value)]
-    return [*COMMAND, "simulate", preset, "--out", str(folder), *chosen, *more]
+    return ["simulate", preset, "--out", str(folder), *chosen, *more]
+
+
+def in_a_process(*arguments: str, timeout: float = 300) -> tuple[int, str, str]:
+    """Run a command as users do; its exit code, output and errors."""
+    done = subprocess.run(
+        [*COMMAND, *arguments],
+        env=ENVIRONMENT,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def in_this_process(*arguments: str) -> tuple[int, str, str]:
+    """The same without a new interpreter, which takes seconds to import everything."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.execute(arguments)
+    return code, out.getvalue(), err.getvalue()

@@ -6,21 +6,34 @@ and the provider's view of the scenario. Then canaries are looked for in all of 
 
 import pickle
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+from command_line import simulate_here
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
 
-import simulations.run as run_module
 from clients.simulated import Population
 from fedenc.keys import KeyRing
-from fedenc.scenario import ProviderView, load
+from fedenc.scenario import ProviderView, Scenario
 from simulations.experiment import prepare
+from simulations.presets import resolve
 
 pytestmark = pytest.mark.e2e
 SEED = "canary-7f3a9c51e2d84b60"
 RUN = 64  # bytes
+SETS = [
+    "clients.count=5",
+    "clients.images=12",
+    "clients.plain_fraction=0.2",
+    "encryption.keys='client'",
+    f"encryption.seed='{SEED}'",
+    "training.epochs=2",
+    "inference.images=5",
+    "faults.raise=1",
+]
 
 
 class _Watched:
@@ -63,40 +76,29 @@ def _telling(data: npt.NDArray[np.uint8]) -> npt.NDArray[np.bool_]:
 
 
 @pytest.fixture(scope="module")
-def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, bytes, ProviderView]:
-    folder = tmp_path_factory.mktemp("canary") / "run"
-    scenario = load(
-        None,
-        [
-            "clients.count=5",
-            "clients.images=12",
-            "clients.plain_fraction=0.2",
-            "encryption.keys='client'",
-            f"encryption.seed='{SEED}'",
-            "training.epochs=2",
-            "inference.images=5",
-            "faults.raise=1",
-        ],
-    )
-    experiment = prepare(scenario)
+def watched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, bytes, ProviderView]:
+    folder = tmp_path_factory.mktemp("canary")
     seen: list[bytes] = []
-    original = run_module.serve
-    patch = pytest.MonkeyPatch()
-    patch.setattr(run_module, "serve", lambda grid, *rest: original(_Watched(grid, seen), *rest))
-    try:
-        run_module.simulate(experiment, folder)
-    finally:
-        patch.undo()
-    told = experiment.provider_view
-    files = [p for p in (folder / run_module.PROVIDER).rglob("*") if p.is_file()]
+    original = ServerApp.__call__
+
+    def call(app: ServerApp, grid: Grid, context: Context) -> None:
+        original(app, cast(Grid, _Watched(grid, seen)), context)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ServerApp, "__call__", call)
+        done = simulate_here(folder, *SETS)
+    assert done.code == 0, done.err
+    files = [p for p in (folder / "provider").rglob("*") if p.is_file()]
     assert {"pool.bin", "index.jsonl"} <= {p.name for p in files}
     assert any(p.name.startswith("checkpoint") for p in files)
     seen += [p.read_bytes() for p in (*files, folder / "log.txt")]
+    scenario = resolve("photos", SETS)[1]
+    told = prepare(scenario).provider_view
     seen.append(told.model_dump_json().encode())
     return scenario, b"\0".join(seen), told
 
 
-def test_the_watch_sees_what_is_sent(watched: tuple[Any, bytes, ProviderView]) -> None:
+def test_the_watch_sees_what_is_sent(watched: tuple[Scenario, bytes, ProviderView]) -> None:
     """The canary test below can fail: a plain participant's pixels are found by the same search."""
     scenario, provider, _ = watched
     population = Population(scenario)
@@ -106,7 +108,7 @@ def test_the_watch_sees_what_is_sent(watched: tuple[Any, bytes, ProviderView]) -
 
 
 def test_no_plain_training_pixels_reach_the_provider(
-    watched: tuple[Any, bytes, ProviderView],
+    watched: tuple[Scenario, bytes, ProviderView],
 ) -> None:
     scenario, provider, _ = watched
     population = Population(scenario)
@@ -120,7 +122,7 @@ def test_no_plain_training_pixels_reach_the_provider(
                 assert not found.any(), f"participant {i}: {int(found.sum())} runs of plain pixels"
 
 
-def test_no_key_or_seed_reaches_the_provider(watched: tuple[Any, bytes, ProviderView]) -> None:
+def test_no_key_or_seed_reaches_the_provider(watched: tuple[Scenario, bytes, ProviderView]) -> None:
     scenario, provider, _ = watched
     assert SEED.encode() not in provider
     for i in range(scenario.clients.count):
@@ -132,7 +134,7 @@ def test_no_key_or_seed_reaches_the_provider(watched: tuple[Any, bytes, Provider
 
 
 def test_no_master_follows_from_what_the_provider_has(
-    watched: tuple[Any, bytes, ProviderView],
+    watched: tuple[Scenario, bytes, ProviderView],
 ) -> None:
     scenario, _, told = watched
     masters = {Population(scenario).participant(i).ring._master for i in range(5)}

@@ -1,13 +1,10 @@
 """The command line as a user meets it: clear errors, exit codes, what it lists."""
 
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import COMMAND, ROOT, Finished
-
-Simulate = Callable[..., Finished]
+import torch
+from command_line import Finished, in_a_process, in_this_process, simulate, simulate_here
 
 BAD = {
     "unknown key": (["clients.cuont=3"], "unknown key clients.cuont"),
@@ -38,14 +35,7 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("case", BAD)
-def test_a_bad_scenario_is_one_clear_line(simulate: Simulate, case: str) -> None:
-    sets, word = BAD[case]
-    if case == "no gpu":
-        torch = pytest.importorskip("torch")
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU here")
-    done = simulate(*sets)
+def _one_line(done: Finished, word: str) -> None:
     assert done.code not in (0, 70)
     lines = done.err.strip().splitlines()
     assert len(lines) == 1, done.err
@@ -54,48 +44,57 @@ def test_a_bad_scenario_is_one_clear_line(simulate: Simulate, case: str) -> None
     assert not (done.folder / "result.json").exists()
 
 
-def test_all_problems_are_told_at_once(simulate: Simulate) -> None:
-    done = simulate("clients.count=0", "clients.alpha=-1", "clients.typo=1", "server.gpus=7")
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_scenario_is_one_clear_line(tmp_path: Path, case: str) -> None:
+    sets, word = BAD[case]
+    if case == "no gpu" and torch.cuda.is_available():
+        pytest.skip("there is a GPU here")
+    _one_line(simulate_here(tmp_path / "run", *sets), word)
+
+
+def test_a_process_ends_with_the_same_line(tmp_path: Path) -> None:
+    sets, word = BAD["too many participants"]
+    done = simulate(tmp_path / "run", *sets)
+    _one_line(done, word)
+    assert done.code == 2
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    wrong = ("clients.count=0", "clients.alpha=-1", "clients.typo=1", "server.gpus=7")
+    done = simulate(tmp_path / "run", *wrong)
     assert done.code == 2
     for word in ("clients.count", "clients.alpha", "clients.typo", "server.gpus"):
         assert word in done.err
 
 
-def test_a_missing_preset_names_those_there_are(simulate: Simulate) -> None:
-    done = simulate(preset="nothing-like-it")
-    assert done.code == 2
-    assert "photos" in done.err
-    missing = simulate(preset="missing.toml")
-    assert missing.code == 2
-    assert "missing.toml" in missing.err
+def test_an_unknown_option_is_a_usage_error() -> None:
+    code, _, err = in_a_process("simulate", "--frobnicate")
+    assert code == 2
+    assert "--frobnicate" in err
 
 
-def _run(*words: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *words], capture_output=True, text=True, cwd=cwd, timeout=120, check=False
-    )
+def test_a_missing_preset_names_those_there_are(tmp_path: Path) -> None:
+    for name, word in (("nothing-like-it", "photos"), ("missing.toml", "missing.toml")):
+        done = simulate_here(tmp_path / "run", preset=name)
+        assert done.code == 2
+        assert word in done.err
 
 
 def test_presets_are_listed_and_all_of_them_are_valid() -> None:
     from simulations import presets
 
-    listed = _run("presets")
-    assert listed.returncode == 0
+    code, out, _ = in_this_process("presets")
+    assert code == 0
     assert {"photos", "cifar10-cpu", "cifar10-gpu"} <= set(presets.names())
     for name in presets.names():
-        assert name in listed.stdout
+        assert name in out
         presets.resolve(name, ())
 
 
 @pytest.mark.e2e
-def test_doctor_finds_what_is_there() -> None:
-    found = _run("doctor")
-    assert found.returncode == 0, found.stdout + found.stderr
-    for word in ("flwr", "ray cluster", "cpu", "data: photos"):
-        assert word in found.stdout
-
-
-def test_an_unknown_option_is_a_usage_error() -> None:
-    wrong = _run("simulate", "--frobnicate")
-    assert wrong.returncode == 2
-    assert "--frobnicate" in wrong.stderr
+def test_doctor_finds_what_is_there(cluster: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    code, out, err = in_this_process("doctor")
+    assert code == 0, out + err
+    for word in ("flwr", "ray cluster", "2 CPUs", "cpu", "data: photos"):
+        assert word in out

@@ -1,60 +1,59 @@
 """An existing Ray cluster of two nodes, on one of which the trainer's resource is."""
 
-import json
+import contextlib
+import logging
+import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import ray
-from command_line import SEED
-from ray.cluster_utils import Cluster
-
-import server.trainer
-import simulations.run as run_module
-from fedenc.scenario import load
-from simulations.experiment import prepare
+from command_line import SMALL, simulate_here
 
 pytestmark = pytest.mark.e2e
+POLL_SECONDS = 0.05
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+def held() -> Iterator[set[str]]:
+    """The resources of which a run took all there are, at some moment."""
+    taken: set[str] = set()
+    done = threading.Event()
+
+    def look() -> None:
+        while not done.wait(POLL_SECONDS):
+            # There is no Ray before the run joins one, and none after it.
+            with contextlib.suppress(Exception):
+                taken.update(ray.cluster_resources().keys() - ray.available_resources().keys())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    yield taken
+    done.set()
+    watcher.join()
+
+
+@pytest.fixture
+def unshared(tmp_path: Path) -> Iterator[Path]:
+    """A folder that other processes do not find under its name, like one of another machine."""
+    if not Path("/proc/self/fd").exists():
+        pytest.skip("needs /proc to hide a folder from other processes")
+    number = os.open(tmp_path, os.O_RDONLY)
+    yield Path(f"/proc/self/fd/{number}")
+    os.close(number)
+
+
+def test_the_trainer_goes_where_its_resource_is_and_needs_no_shared_folder(
+    cluster: str, joined: str, held: set[str], unshared: Path
+) -> None:
+    done = simulate_here(unshared / "run", *SMALL, joined)
+    assert "trainer" in held
+    assert done.result["clients"]["uploaded"] == 6
+    assert done.result["accuracy"]["encrypted"]["queries"] == 6 * 8
+    assert done.result["scenario"]["engine"]["address"] == cluster
+    ray.init(cluster, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield made
+        assert ray.cluster_resources()["CPU"] == 2, "the cluster goes on without the run"
     finally:
         ray.shutdown()
-        made.shutdown()
-
-
-def test_the_trainer_goes_where_its_resource_is(
-    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer_node = cluster.add_node(num_cpus=0, resources={server.trainer.RESOURCE: 1})
-    placed: dict[str, Any] = {}
-    chunks: list[int] = []
-    where, load_pool = server.trainer.Trainer.where, server.trainer.Trainer.load
-
-    def remembered(self: server.trainer.Trainer) -> dict[str, Any]:
-        placed.update(where(self))
-        return dict(placed)
-
-    def counted(self: server.trainer.Trainer, pool: Any) -> None:
-        # Nothing but arrays may go to the actor: a path would have to exist on its machine too.
-        chunks.extend(len(labels) for _, labels in pool.read())
-        load_pool(self, pool)
-
-    monkeypatch.setattr(server.trainer.Trainer, "where", remembered)
-    monkeypatch.setattr(server.trainer.Trainer, "load", counted)
-    sets = ["clients.count=4", "clients.images=10", "training.epochs=1", "inference.images=4", SEED]
-    scenario = load(None, [*sets, f"engine.address='{cluster.address}'"])
-    done = run_module.simulate(prepare(scenario), tmp_path / "run")
-    assert placed["node"] == trainer_node.node_id
-    assert sum(chunks) == 40
-    assert done.result["clients"]["uploaded"] == 4
-    assert done.result["accuracy"]["encrypted"]["queries"] == 16
-    recorded = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert recorded["scenario"]["engine"]["address"] == cluster.address
-    ray.init(address=cluster.address)
-    assert ray.cluster_resources()["CPU"] == 2, "the cluster goes on without the run"

@@ -1,14 +1,13 @@
 """Participants that raise, die, sleep and lie: the run completes and the accounts are exact."""
 
 from collections import Counter
-from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import SMALL, Finished
+from command_line import SMALL, simulate_here
 
 pytestmark = pytest.mark.e2e
-Simulate = Callable[..., Finished]
 
 # A word of each reason, by kind of fault.
 SAYS = {
@@ -21,8 +20,27 @@ SAYS = {
 }
 
 
-def _check(done: Finished, count: int, faults: dict[str, int]) -> None:
-    assert done.code == 0, done.err
+@pytest.mark.parametrize(
+    ("count", "per_node", "faults"),
+    [
+        (20, 4, {"die": 2, "silent": 1, "garble": 2}),  # those beside them on a node are served
+        # more that sleep than there are client processes
+        (14, 1, {"raise": 1, "die": 1, "silent": 4, "garble": 1, "wrong_shape": 1, "duplicate": 1}),
+    ],
+)
+def test_everybody_else_takes_part(
+    joined: str, tmp_path: Path, count: int, per_node: int, faults: dict[str, int]
+) -> None:
+    done = simulate_here(
+        tmp_path / "run",
+        *SMALL,
+        joined,
+        f"clients.count={count}",
+        f"clients.per_node={per_node}",
+        "server.deadline=3",
+        "server.min_clients=5",
+        *(f"faults.{kind}={n}" for kind, n in faults.items()),
+    )
     result = done.result
     failed = result["clients"]["failed"]
     struck = sum(faults.values())
@@ -38,43 +56,12 @@ def _check(done: Finished, count: int, faults: dict[str, int]) -> None:
     assert result["upload"]["images"] == 20 * len(healthy)
 
 
-@pytest.mark.parametrize("per_node", [1, 4])
-def test_faults_of_every_kind_together(simulate: Simulate, per_node: int) -> None:
-    faults = {"die": 3, "silent": 1, "garble": 2}
-    sets = [f"faults.{kind}={n}" for kind, n in faults.items()]
-    done = simulate(
-        *SMALL,
-        "clients.count=20",
-        f"clients.per_node={per_node}",
-        "server.deadline=4",
-        *sets,
+def test_without_a_quorum_nothing_is_trained_and_nothing_is_lost(
+    joined: str, tmp_path: Path
+) -> None:
+    done = simulate_here(
+        tmp_path / "run", *SMALL, joined, "faults.garble=3", "server.min_clients=4"
     )
-    _check(done, 20, faults)
-
-
-def test_liars_and_more_sleepers_than_client_processes(simulate: Simulate) -> None:
-    faults = {"raise": 1, "wrong_shape": 1, "duplicate": 1, "garble": 1, "silent": 5}
-    sets = [f"faults.{kind}={n}" for kind, n in faults.items()]
-    done = simulate(*SMALL, "clients.count=14", "server.deadline=3", "server.min_clients=5", *sets)
-    _check(done, 14, faults)
-
-
-def test_transient_faults_cost_nobody_his_upload(simulate: Simulate) -> None:
-    sets = [f"faults.{kind}=1" for kind in SAYS]
-    done = simulate(
-        *SMALL,
-        "clients.count=8",
-        "clients.per_node=2",
-        "server.deadline=3",
-        "faults.transient=true",
-        *sets,
-    )
-    _check(done, 8, {})
-
-
-def test_without_a_quorum_nothing_is_trained_and_nothing_is_lost(simulate: Simulate) -> None:
-    sets = [*SMALL, "faults.garble=3", "server.min_clients=4"]
-    done = simulate(*sets)
     assert done.code == 7
     assert len(done.err.strip().splitlines()) == 1
     assert "only 3 of 6" in done.err

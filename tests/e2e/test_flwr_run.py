@@ -8,12 +8,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from command_line import ROOT
+from command_line import ENVIRONMENT, ROOT
+from flwr.app import Context, RecordDict, UserConfig
+from flwr.serverapp import Grid
 
-pytestmark = pytest.mark.e2e
+from fedenc.errors import ScenarioError
+from simulations.flower import server_app
+
 FLWR = str(Path(sys.executable).with_name("flwr"))
 
 
@@ -21,12 +25,12 @@ class Flower:
     """Flower's command line with a home of its own."""
 
     def __init__(self, home: Path) -> None:
-        self.environment = os.environ | {
+        self.environment = ENVIRONMENT | {
             "FLWR_HOME": str(home),
             "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
             "FLWR_TELEMETRY_ENABLED": "0",
             "FLWR_DISABLE_UPDATE_CHECK": "1",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{ENVIRONMENT['PATH']}",
         }
 
     def __call__(self, *words: str, timeout: float = 120) -> str:
@@ -75,26 +79,25 @@ def flower(tmp_path: Path) -> Iterator[Flower]:
         command.stop()
 
 
-def _start(flower: Flower, nodes: int, sets: str, out: Path) -> str:
-    config = f'set="{sets}" out="{out}"'
-    shown = flower(
-        *("run", ".", "--format", "json"),
-        *("--federation-config", f"num-supernodes={nodes}"),
-        *("--run-config", config),
-    )
-    return str(json.loads(shown[shown.index("{") :])["run-id"])
-
-
+@pytest.mark.e2e
 def test_flwr_run_writes_the_same_results(flower: Flower, tmp_path: Path) -> None:
     sets = "clients.count=6; clients.per_node=2; clients.images=10; training.epochs=1"
-    run_id = _start(flower, 3, sets, tmp_path / "out")
-    run = flower.outcome(run_id)
+    shown = flower(
+        *("run", ".", "--format", "json"),
+        *("--federation-config", "num-supernodes=3"),
+        *("--run-config", f'set="{sets}" out="{tmp_path / "out"}"'),
+    )
+    run = flower.outcome(str(json.loads(shown[shown.index("{") :])["run-id"]))
     assert run["status"] == "finished:completed", run
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert result["clients"] == {"requested": 6, "uploaded": 6, "plain": 0, "failed": []}
     assert {"plain", "encrypted"} == set(result["accuracy"])
 
-    # A scenario that carries the keys' seed into the configuration, which the provider sees.
-    bad = _start(flower, 6, "clients.count=6; encryption.seed=3", tmp_path / "bad")
-    assert flower.outcome(bad)["status"] == "finished:failed"
-    assert not (tmp_path / "bad" / "result.json").exists()
+
+def test_the_seed_of_keys_does_not_travel_in_the_run_configuration(tmp_path: Path) -> None:
+    """The provider's side sees that configuration."""
+    config: UserConfig = {"set": "clients.count=6; encryption.seed=3", "out": str(tmp_path / "out")}
+    context = Context(1, 0, node_config={}, state=RecordDict(), run_config=config)
+    with pytest.raises(ScenarioError, match=r"encryption\.seed must not travel"):
+        server_app(cast(Grid, None), context)
+    assert not (tmp_path / "out").exists()

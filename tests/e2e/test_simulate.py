@@ -5,26 +5,25 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import ROOT, SMALL, Finished, arguments
-
-pytestmark = pytest.mark.e2e
-Simulate = Callable[..., Finished]
+from command_line import COMMAND, ENVIRONMENT, ROOT, SMALL, simulate, simulate_here, words
 
 
-def test_a_run_writes_down_all_that_the_contract_names(simulate: Simulate) -> None:
+@pytest.mark.e2e
+def test_a_run_writes_down_all_that_the_contract_names(tmp_path: Path) -> None:
     done = simulate(
+        tmp_path / "run",
         *SMALL,
         "encryption.keys='client'",
         "clients.query_only=2",
         "clients.plain_fraction=0.34",
         more=("--baselines", "--tensorboard"),
     )
-    assert done.code == 0, done.err
     result = done.result
     assert result["keys"] == {"policy": "client", "simulated": True, "views": 1}
     assert result["clients"] == {"requested": 6, "uploaded": 6, "plain": 2, "failed": []}
@@ -57,13 +56,15 @@ def test_a_run_writes_down_all_that_the_contract_names(simulate: Simulate) -> No
     assert "Traceback" not in done.out + done.err
 
 
-def test_the_model_does_not_depend_on_nodes_or_repetition(simulate: Simulate) -> None:
-    first = simulate(*SMALL, name="one")
-    again = simulate(*SMALL, name="two")
-    shared = simulate(*SMALL, "clients.per_node=4", name="three")
-    other_keys = simulate(*SMALL, "encryption.seed='another'", name="four")
-    digests = [run.result["model"]["sha256"] for run in (first, again, shared, other_keys)]
-    assert digests[0] == digests[1] == digests[2] != digests[3]
+LONGER = [*SMALL, "training.epochs=30"]
+# Every participant fails at first, each in its own way, and half of them share a process's fate.
+TRANSIENT = [
+    *(f"faults.{kind}=1" for kind in ("raise", "die", "silent", "garble", "wrong_shape")),
+    "faults.duplicate=1",
+    "faults.transient=true",
+    "server.deadline=3",
+]
+DAWDLING = ["faults.silent=1", "faults.transient=true", "server.deadline=15"]
 
 
 def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
@@ -74,57 +75,78 @@ def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize("stage", ["upload", "training"])
-def test_killed_and_resumed_it_ends_with_the_same_model(
-    simulate: Simulate, tmp_path: Path, stage: str
-) -> None:
-    longer = [*SMALL, "training.epochs=30"]
-    whole = simulate(*longer, name="whole")
-    folder = tmp_path / "killed"
-    # At upload one participant dawdles, so that there is time to kill the run half-way.
-    slow = ["faults.silent=1", "faults.transient=true", "server.deadline=15"]
-    sets = [*longer, *slow] if stage == "upload" else longer
+def _killed(folder: Path, *sets: str, when: Callable[[], bool], more: Iterable[str] = ()) -> None:
+    """Run until ``when``, then kill the run and all its processes."""
     process = subprocess.Popen(
-        arguments(folder, *sets),
+        [*COMMAND, *words(folder, *sets, more=more)],
+        env=ENVIRONMENT,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-    def far_enough() -> bool:
-        index = folder / "provider" / "pool" / "index.jsonl"
-        if stage == "upload":
-            return index.exists() and 2 <= len(index.read_text().splitlines()) < 6
-        log = folder / "log.txt"
-        return log.exists() and any(
-            f" training {step}" in log.read_text() for step in (12, 18, 24, 30)
-        )
-
-    _wait(far_enough, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    stored = (folder / "provider" / "pool" / "index.jsonl").read_text().splitlines()
+    try:
+        _wait(when, process)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
     assert not (folder / "result.json").exists()
 
-    resumed = simulate(*sets, name="killed", more=("--resume",))
-    assert resumed.code == 0, resumed.err
-    assert resumed.result["model"]["sha256"] == whole.result["model"]["sha256"]
-    assert resumed.result["upload"]["resumed"] == len(stored)
-    now = (folder / "provider" / "pool" / "index.jsonl").read_text().splitlines()
-    assert now[: len(stored)] == stored, "what was uploaded before the crash was kept as it was"
+
+@pytest.fixture(scope="module")
+def whole(joined: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The result of a run that nothing disturbed."""
+    return simulate_here(tmp_path_factory.mktemp("whole"), *LONGER, joined).result
 
 
-def test_resume_refuses_another_scenario_and_a_full_folder(
-    simulate: Simulate, tmp_path: Path
+@pytest.mark.e2e
+def test_other_keys_make_another_model(whole: dict[str, Any], joined: str, tmp_path: Path) -> None:
+    other = simulate_here(tmp_path / "run", *LONGER, joined, "encryption.seed='another'").result
+    assert other["model"]["sha256"] != whole["model"]["sha256"]
+
+
+@pytest.mark.e2e
+def test_the_model_depends_neither_on_nodes_nor_on_first_attempts_that_fail(
+    whole: dict[str, Any], joined: str, tmp_path: Path
 ) -> None:
+    sets = [*LONGER, "clients.per_node=2", *TRANSIENT]
+    shaken = simulate_here(tmp_path / "run", *sets, joined).result
+    assert shaken["clients"] == whole["clients"]
+    assert shaken["model"]["sha256"] == whole["model"]["sha256"]
+
+
+@pytest.mark.e2e
+def test_killed_twice_and_resumed_it_ends_with_the_same_model(
+    whole: dict[str, Any], tmp_path: Path
+) -> None:
+    """Killed while it collects and again when it has a checkpoint, each time with its own Ray."""
+    folder = tmp_path / "run"
+    index = folder / "provider" / "pool" / "index.jsonl"
+
+    def stored() -> list[str]:
+        return index.read_text().splitlines() if index.exists() else []
+
+    def trained() -> bool:
+        return any((folder / "provider").glob("checkpoint-*.bin"))
+
+    _killed(folder, *LONGER, *DAWDLING, when=lambda: 2 <= len(stored()) < 6)
+    first = stored()
+    _killed(folder, *LONGER, when=trained, more=["--resume"])
+    assert len(stored()) == 6
+    assert stored()[: len(first)] == first, "what was uploaded before the crash was kept as it was"
+    resumed = simulate(folder, *LONGER, more=["--resume"]).result
+    assert resumed["upload"]["resumed"] == 6
+    assert resumed["model"]["sha256"] == whole["model"]["sha256"]
+
+
+def test_resume_refuses_another_scenario_and_a_full_folder(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "scenario.json").write_text(json.dumps({"seed": 0, "clients": {"count": 7}}))
-    other = simulate(*SMALL, more=("--resume",))
+    other = simulate_here(folder, *SMALL, more=["--resume"])
     assert other.code == 2
     assert "clients.count: 7 then, 6 now" in other.err
-    full = simulate(*SMALL)
+    full = simulate_here(folder, *SMALL)
     assert full.code == 2
     assert "not empty" in full.err
     assert len(full.err.strip().splitlines()) == 1

@@ -1,15 +1,12 @@
 """Protection without keys, end to end: the third party trains, participants protect, and query."""
 
 import json
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import COMMAND, ROOT, SEED, Finished
+from command_line import SEED, in_this_process, simulate_here
 
 pytestmark = pytest.mark.e2e
-Simulate = Callable[..., Finished]
 
 TINY = [
     "clients.count=20",
@@ -23,17 +20,10 @@ TINY = [
 ]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *arguments], capture_output=True, text=True, cwd=ROOT, timeout=300, check=False
-    )
-
-
 def test_trained_on_the_fly_and_answered_by_the_third_partys_classifier(
-    simulate: Simulate,
+    joined: str, tmp_path: Path
 ) -> None:
-    done = simulate(*TINY, preset="ito2021-photos")
-    assert done.code == 0, done.err
+    done = simulate_here(tmp_path / "run", *TINY, joined, preset="ito2021-photos")
     result = done.result
     assert set(result["accuracy"]) == {"plain", "encrypted", "foreign"}
     assert all(a["queries"] == 20 * 8 for a in result["accuracy"].values())
@@ -50,56 +40,35 @@ def test_trained_on_the_fly_and_answered_by_the_third_partys_classifier(
     assert told["details"]["transformation"] == shared["digest"]
     for word in ("only query", "no keys", "third party's", "foreign"):
         assert word in done.out
-    again = simulate(*TINY, preset="ito2021-photos", name="again")
-    assert again.result["model"] == result["model"]
-    assert again.result["transformation"] == shared
-    assert again.result["accuracy"] == result["accuracy"]
+    again = simulate_here(tmp_path / "again", *TINY, joined, preset="ito2021-photos").result
+    assert again["model"] == result["model"]
+    assert again["transformation"] == shared
+    assert again["accuracy"] == result["accuracy"]
 
 
-def test_one_bundle_for_many_runs(simulate: Simulate, tmp_path: Path) -> None:
+def test_one_bundle_for_many_runs(joined: str, tmp_path: Path) -> None:
     folder = tmp_path / "bundle"
-    sets = [part for value in TINY for part in ("--set", value)]
     central = "transformation.answers='central'"
-    made = command("transformation", "train", str(folder), *sets, "--set", central)
-    assert made.returncode == 0, made.stderr
-    assert "SSIM between plain and protected" in made.stdout
+    sets = [part for value in (*TINY, central) for part in ("--set", value)]
+    code, out, err = in_this_process("transformation", "train", str(folder), *sets)
+    assert code == 0, err
+    assert "SSIM between plain and protected" in out
     assert (folder / "pictures.png").stat().st_size > 1000
 
-    here = f"transformation.bundle='{folder}'"
     people = [value for value in TINY if not value.startswith("transformation.")]
-    first = simulate(
-        *people,
-        here,
-        central,
-        preset="photos",
-        name="central",
-        more=("--set", "encryption.cipher='transformation'"),
-    )
-    assert first.code == 0, first.err
-    assert set(first.result["accuracy"]) == {"plain", "encrypted"}
-    assert first.result["model"]["from"] == "provider"
-    assert first.result["clients"]["uploaded"] == 20
-    own = first.result["transformation"]["network"]["data"]
+    people += ["encryption.cipher='transformation'", f"transformation.bundle='{folder}'"]
+    first = simulate_here(tmp_path / "central", *people, joined, central).result
+    assert set(first["accuracy"]) == {"plain", "encrypted"}
+    assert first["model"]["from"] == "provider"
+    assert first["clients"]["uploaded"] == 20
+    own = first["transformation"]["network"]["data"]
     assert own["fraction"] == 0.5
-    assert first.result["upload"]["images"] + own["images"] == own["of"]
+    assert first["upload"]["images"] + own["images"] == own["of"]
 
-    refused = simulate(
-        *people,
-        here,
-        "transformation.alpha=3.0",
-        preset="photos",
-        name="refused",
-        more=("--set", "encryption.cipher='transformation'"),
-    )
+    refused = simulate_here(tmp_path / "refused", *people, "transformation.alpha=3.0")
     assert refused.code == 2
     assert "transformation.alpha = 3.0, but the bundle" in refused.err
     (folder / "participants" / "h.safetensors").write_bytes(b"nothing")
-    damaged = simulate(
-        *people,
-        here,
-        preset="photos",
-        name="damaged",
-        more=("--set", "encryption.cipher='transformation'"),
-    )
+    damaged = simulate_here(tmp_path / "damaged", *people)
     assert damaged.code == 10
     assert len(damaged.err.strip().splitlines()) == 1

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
@@ -43,7 +43,6 @@ def reference(a: Tensor, b: Tensor, window: Window) -> list[float]:
     spread=st.integers(0, 255),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=30, deadline=None)
 def test_ssim_is_that_of_scikit_image(
     window: Window, count: int, channels: int, height: int, width: int, spread: int, seed: int
 ) -> None:
@@ -98,7 +97,6 @@ def test_ssim_does_not_depend_on_neighbours_or_memory_layout(window: Window) -> 
     spread=st.integers(1, 255),
     seed=st.integers(0, 2**32),
 )
-@settings(max_examples=50, deadline=None)
 def test_psnr_is_that_of_scikit_image(channels: int, side: int, spread: int, seed: int) -> None:
     a = noise(3, channels, side, side + 3, seed=seed)
     b = near(a, spread, seed + 1)

@@ -55,6 +55,19 @@ def test_images_fill_their_cell(side: int, cell: int) -> None:
     assert (shown.double() - expected).abs().max() <= 1
 
 
+@pytest.mark.parametrize("cell", [96, 128])
+def test_headings_keep_to_their_columns(cell: int) -> None:
+    rows = [Row("", [noise(3, 8, 8)] * 4, [""] * 4)]
+    titles = ["same key", "independent keys"] * 2
+    sheet = sheets.tensor(sheets.grid(rows, titles=titles, cell=cell))
+    blank = sheets.tensor(sheets.grid(rows, titles=["", ""] * 2, cell=cell))
+    head = sheet[:, : sheet.shape[1] - blank.shape[1] + LINE + GAP]
+    for column in range(4):
+        start = LABEL + column * (cell + GAP)
+        assert (head[:, :, start : start + cell] < 128).any()
+        assert (head[:, :, start + cell : start + cell + GAP] == 255).all()
+
+
 def test_captions_belong_to_images() -> None:
     with pytest.raises(ValueError, match="shorter"):
         sheets.grid([Row("", [noise(3, 8, 8)] * 2, ["one"])])

@@ -6,7 +6,7 @@ from hashlib import blake2b
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from fedenc.errors import CipherError, KeyfileError
@@ -159,7 +159,6 @@ def test_secrets_are_separate_from_each_other_and_from_subkeys() -> None:
     assert reference_subkey("image", 0, 0) not in found
 
 
-@settings(deadline=None)
 @given(st.binary(min_size=32, max_size=32), st.integers(0, 2**40))
 def test_master_is_never_shown(master: bytes, participant: int) -> None:
     ring = KeyRing(master, participant)
