@@ -4,17 +4,25 @@ Both apps run in Flower's simulation on its Ray backend. ``run_simulation`` is d
 only route to the full backend configuration, which is needed for actors that survive a death.
 """
 
+import functools
 import logging
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 from fedenc.errors import EngineError, FedencError
 from fedenc.scenario import Scenario
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
 
 _KNOCK_TIMEOUT = 10.0  # seconds
 _QUIET = {
@@ -108,33 +116,39 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def simulate(server_app: Any, client_app: Any, scenario: Scenario) -> None:
+def simulate(server_app: "ServerApp", client_app: "ClientApp", scenario: Scenario) -> None:
     """Run both apps to the end of the server's. Needs an open :func:`ray_session`.
 
     Raises:
         FedencError: whatever the server app raised.
         EngineError: Flower or Ray failed.
     """
+    from flwr.server.superlink.fleet.vce.backend import raybackend
+    from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
-    backend = {
-        "client_resources": {
-            "num_cpus": 1,
-            "num_gpus": 0,
-            # A client process that dies comes back, and its message is tried once more; without
-            # these the pool would keep handing out the dead actor.
-            "max_restarts": -1,
-            "max_task_retries": 1,
-        },
-    }
+    from simulations.backend import ClientProcesses
+
+    server_done = threading.Event()
+    observed = ServerApp()
+
+    @observed.main()
+    def main(grid: "Grid", context: "Context") -> None:
+        try:
+            server_app(grid, context)
+        finally:
+            server_done.set()
+
+    backend = functools.partial(ClientProcesses, server_done)
     try:
-        with warnings.catch_warnings():
+        # Flower looks its backend up by this name when a simulation starts.
+        with warnings.catch_warnings(), mock.patch.object(raybackend, "RayBackend", backend):
             warnings.simplefilter("ignore")
             run_simulation(
-                server_app=server_app,
+                server_app=observed,
                 client_app=client_app,
                 num_supernodes=scenario.clients.nodes,
-                backend_config=backend,  # type: ignore[arg-type]
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0}},
             )
     except FedencError:
         raise
