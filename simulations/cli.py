@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedenc.cli
+from fedenc import threads
 from fedenc.errors import FedencError, ScenarioError
 
 app = typer.Typer(
@@ -163,6 +164,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: a user's error ends in one line and its exit code."""
+    threads.spin_briefly()  # no command has imported torch yet
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = app(standalone_mode=False)
