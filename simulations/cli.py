@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedenc.cli
+from fedenc import threads
 from fedenc.errors import FedencError, ScenarioError
 
 app = typer.Typer(
@@ -166,6 +167,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: one command, and its exit code."""
+    threads.spin_briefly()  # no command has imported torch yet
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = execute(sys.argv[1:])
     sys.stdout.flush()
