@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim.sgd import sgd
 
 from fedenc.models.network import Network
 from fedenc.training import schedule
@@ -38,28 +39,21 @@ class SgdStepper:
         self.classes = model.architecture.classes
         self.remedy = f"try a learning_rate below {config.learning_rate:g} or clip_norm = 1"
         self._world = world
-        self._network: nn.Module = model if world == 1 else DistributedDataParallel(model)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if config.decay_all or p.ndim > 1]
-        spared = [p for p in parameters if not config.decay_all and p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": decayed}]
-        if spared:
-            groups.append({"params": spared, "weight_decay": 0.0})
-        self._optimiser = torch.optim.SGD(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
+        self._network: nn.Module = model  # its gradients are averaged over workers
+        decayed, spared = {}, {}
+        for name, parameter in model.named_parameters():
+            chosen = decayed if config.decay_all or parameter.ndim > 1 else spared
+            chosen[name] = parameter
+        self._groups = ((decayed, config.weight_decay), (spared, 0.0))
+        self._momenta: dict[str, Tensor] = {}  # by the parameters' names, from the first step on
         self._averaged: list[Tensor] = []
         self._best: dict[str, Tensor] = {}  # weights of the lowest loss on held-out images
         self._lowest = math.inf  # that loss
         self._forward = torch.compile(self._loss) if config.compile else self._loss
 
     def prepare(self, images: Tensor) -> None:
-        """Set the statistics that the model normalises by, and start averaging from there."""
+        """Set the statistics that the model normalises by, and start from there: all workers
+        together, and averaging, if that is asked for."""
         check_images(self.model, images)
         channels, normalisation = images.shape[1], self.config.normalisation
         if normalisation == "pool":
@@ -68,6 +62,8 @@ class SgdStepper:
             self.model.input.set(*IMAGENET)
         else:
             self.model.input.set([0.0] * channels, [1.0] * channels)
+        if self._world > 1:
+            self._network = DistributedDataParallel(self.model)
         if self.config.ema:
             self._averaged = [t.detach().clone() for t in self._floats()]
 
@@ -91,9 +87,9 @@ class SgdStepper:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.precision, self.device):
             loss, measured = self._forward(images, labels)
-        if self._world > 1:  # gradients are averaged over workers, whose shares may differ by one
+        if self._world > 1:  # gradients are averaged, but shares may differ by an image
             loss = loss * (len(labels) * self._world / at.images)
-        self._optimiser.zero_grad(set_to_none=True)
+        self.model.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self.config.clip_norm:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
@@ -110,11 +106,28 @@ class SgdStepper:
             correct = (logits.argmax(dim=1) == labels).sum()
         return loss, Measured(loss.detach()[None] * len(labels), correct)
 
+    @torch.no_grad()
     def _update(self, at: Step) -> None:
         """Change the weights by the gradients that the parameters hold."""
-        for group in self._optimiser.param_groups:
-            group["lr"] = self.learning_rate(at.number, at.steps)
-        self._optimiser.step()
+        config, rate = self.config, self.learning_rate(at.number, at.steps)
+        for group, decay in self._groups:
+            found = [(name, p, p.grad) for name, p in group.items() if p.grad is not None]
+            momenta = [self._momenta.get(name) for name, _, _ in found if config.momentum]
+            # As a function: torch.optim.SGD imports torch._dynamo, which takes seconds.
+            sgd(
+                [p for _, p, _ in found],
+                [gradient for _, _, gradient in found],
+                momenta,
+                fused=self.device.type in ("cpu", "cuda"),
+                weight_decay=decay,
+                momentum=config.momentum,
+                lr=rate,
+                dampening=0.0,
+                nesterov=config.nesterov,
+                maximize=False,
+            )
+            made = zip(found, momenta, strict=False)  # none without momentum
+            self._momenta |= {name: m for (name, _, _), m in made if m is not None}
         if self._averaged:
             # The first steps average over what there is, or the start would weigh for ever.
             decay = min(self.config.ema, (1 + at.number) / (10 + at.number))
@@ -150,11 +163,7 @@ class SgdStepper:
         tensors |= {f"best.{name}": t for name, t in self._best.items()}
         tensors |= {f"average.{i:04}": t for i, t in enumerate(self._averaged)}
         tensors["lowest"] = torch.tensor(self._lowest, dtype=torch.float64)
-        return tensors | {
-            f"momentum.{name}": self._optimiser.state[p]["momentum_buffer"]
-            for name, p in self.model.named_parameters()
-            if self._optimiser.state[p].get("momentum_buffer") is not None
-        }
+        return tensors | {f"momentum.{name}": t for name, t in self._momenta.items()}
 
     def restore(self, tensors: Mapping[str, Tensor], *, steps: int) -> None:
         names = self.model.state_dict()
@@ -164,9 +173,8 @@ class SgdStepper:
         self._best = {n: tensors[f"best.{n}"].to(self.device) for n in names} if found else {}
         for i, tensor in enumerate(self._averaged):
             tensor.copy_(tensors[f"average.{i:04}"])
-        self._optimiser.state.clear()
+        self._momenta.clear()
         if steps and self.config.momentum:
             for name, p in self.model.named_parameters():
-                buffer = torch.empty_like(p, memory_format=torch.preserve_format)
-                buffer.copy_(tensors[f"momentum.{name}"])
-                self._optimiser.state[p]["momentum_buffer"] = buffer
+                momentum = torch.empty_like(p, requires_grad=False)  # in the parameter's layout
+                self._momenta[name] = momentum.copy_(tensors[f"momentum.{name}"])
