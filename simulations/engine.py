@@ -31,18 +31,18 @@ _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Words of workers and raylets: failures reach us as exceptions and are reported once.
+    # Messages of workers and raylets: failures reach us as exceptions and are reported once.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray would run its workers at 15: beside any other work the trainer's threads then wait for
-    # each other most of the time.
+    # Ray's default is 15: if anything else runs, the trainer's threads then wait for each other
+    # most of the time.
     "RAY_worker_niceness": "0",
 }
 
 
 def quiet() -> None:
-    """Ask Flower and Ray, before they are imported, not to phone home or chat, and threads not to
-    burn the time that others need."""
+    """Switch off telemetry, update checks and most messages of Flower and Ray, and keep waiting
+    threads from burning the time of others. Call it before they are imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     threads.spin_briefly()

@@ -1,7 +1,7 @@
 """The trusted third party of a simulation: it trains the shared transformation network.
 
-It owns images of its own, hands ``h`` to every participant and its classifiers to the provider, and
-then leaves. Bundles that were trained before take its place.
+It owns images of its own, gives ``h`` to every participant and its classifiers to the provider, and
+takes no further part. A bundle that was trained before takes its place.
 """
 
 import json
@@ -33,10 +33,10 @@ from server.app import Event, Given
 
 OnEvent = Callable[[Event], None]
 
-# Not a bundle's to decide: where it is, what is done with it, and a path of the third party's
+# What a bundle does not decide: where it is, what is done with it, and a third party's path
 _CHOSEN_NOW = {"bundle", "digest", "answers", "feature_weights"}
 
-PRESET = "ito2021-photos"  # what a third party trains if it is not told
+PRESET = "ito2021-photos"  # what a third party trains by default
 REPORT, PICTURES = "report.json", "pictures.png"
 _SHOWN = 10  # images in the picture
 
@@ -157,7 +157,7 @@ def _label(network: bundle.Transformation) -> str:
 
 
 def facts(scenario: Scenario) -> dict[str, Any]:
-    """What a result tells of the network: its public facts, and what the third party measured."""
+    """What a result says about the network: public facts, and what the third party measured."""
     folder = Path(str(scenario.transformation.bundle))
     network = bundle.load_transformation(folder)
     measured = _read(folder, network)
