@@ -17,7 +17,7 @@ from fedenc.errors import CipherError, KeyfileError
 from fedenc.keys import POLICIES, KeyRing, keyfile
 
 if TYPE_CHECKING:
-    from fedenc.ciphers.files.encryption import Report
+    from fedenc.files import FileSummary
 
 app = typer.Typer(add_completion=False)
 
@@ -72,7 +72,7 @@ def encrypt(
         raise CipherError(f"--keys is {policy!r}, expected one of {', '.join(POLICIES)}")
     ring = _load(key)
     with _bar("encrypting") as bar:
-        report = encryption.encrypt(
+        summary = encryption.encrypt(
             source,
             target,
             chosen,
@@ -82,7 +82,7 @@ def encrypt(
             processes=processes,
             progress=_advance(bar),
         )
-    _tell("encrypted", report)
+    _tell("encrypted", summary)
 
 
 @app.command()
@@ -97,10 +97,10 @@ def decrypt(
 
     ring = _load(key)
     with _bar("decrypting") as bar:
-        report = encryption.decrypt(
+        summary = encryption.decrypt(
             source, target, ring, processes=processes, progress=_advance(bar)
         )
-    _tell("decrypted", report)
+    _tell("decrypted", summary)
 
 
 @app.command()
@@ -247,13 +247,13 @@ def _advance(bar: Progress) -> Callable[[int, int], None]:
     return lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _tell(what: str, report: Report) -> None:
+def _tell(what: str, summary: FileSummary) -> None:
     """Say how many files succeeded, list those that failed, and exit with 1 if there are any."""
-    already = f", {report.skipped} there already" if report.skipped else ""
-    print(f"{what} {_files(report.done)}{already}")
-    if report.failed:
-        print(f"fedenc: {_files(len(report.failed))} failed:", file=sys.stderr)
-        for name, reason in report.failed:
+    already = f", {summary.skipped} there already" if summary.skipped else ""
+    print(f"{what} {_files(summary.done)}{already}")
+    if summary.failed:
+        print(f"fedenc: {_files(len(summary.failed))} failed:", file=sys.stderr)
+        for name, reason in summary.failed:
             print(f"  - {name}: {reason}", file=sys.stderr)
         raise typer.Exit(1)
 

@@ -1,8 +1,24 @@
-"""Writing files so that a crash never leaves half of one."""
+"""Writing files so that a crash never leaves half of one, and telling what became of many."""
 
 import os
 import secrets
+from dataclasses import dataclass
 from pathlib import Path
+
+
+@dataclass(frozen=True)
+class FileSummary:
+    """What became of files that were worked on one by one.
+
+    Attributes:
+        done: written in this run.
+        skipped: there already, from an earlier run.
+        failed: (file, reason) of all others.
+    """
+
+    done: int
+    skipped: int
+    failed: tuple[tuple[str, str], ...]
 
 
 def write_atomically(path: Path, content: bytes, *, mode: int = 0o644) -> None:

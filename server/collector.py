@@ -6,14 +6,16 @@ sleeps does not take its neighbours with it.
 """
 
 import contextlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from flwr.app import RecordDict
 
 from fedenc.errors import ShardError
-from fedenc.wire import pack, unpack_facts
+from fedenc.shard import Shard
+from fedenc.wire import pack, unpack_facts, unpack_shards
 from server.exchange import Answer, Exchange, Request
 
 UPLOAD, QUERIES, SCORE = "query.upload", "query.queries", "query.score"
@@ -58,26 +60,37 @@ class Roster:
         return tuple(node for node in self.nodes if node not in self.hosted)
 
 
-@dataclass
-class Phase:
-    """One phase's accounts.
+Verdict = tuple[set[int], dict[int, str]]  # ids served; why the part of others was refused
+
+
+class Phase(ABC):
+    """What one phase asks for, what it accepts, and its accounts.
 
     Attributes:
         kind: Flower message type.
-        content: makes a request's content for given participants (None: all hosted) and attempt.
-        accept: takes a reply's content and facts; returns the ids served, and the reasons for the
-            participants whose part was refused. It must copy what it keeps.
+        roster: which node hosts whom.
         wanted: ids still to be served.
         reasons: why a participant was not served, the last time it was tried.
-        homeless: why the last node that failed to say whom it hosts did so.
+        unassigned: the reason for participants that no node is known to host.
     """
 
-    kind: str
-    content: Callable[[tuple[int, ...] | None, int], RecordDict]
-    accept: Callable[[Answer, Mapping[str, Any]], tuple[set[int], dict[int, str]]]
-    wanted: set[int]
-    reasons: dict[int, str] = field(default_factory=dict)
-    homeless: str = "its node never answered"
+    kind: ClassVar[str]
+
+    def __init__(self, roster: Roster, wanted: Iterable[int]) -> None:
+        self.roster, self.wanted = roster, set(wanted)
+        self.reasons: dict[int, str] = {}
+        self.unassigned = "its node never answered"
+
+    @abstractmethod
+    def request(self, ids: tuple[int, ...] | None, attempt: int) -> RecordDict:
+        """The content of a request for these participants (None: all that the node hosts)."""
+
+    @abstractmethod
+    def accept(self, answer: Answer, facts: Mapping[str, Any]) -> Verdict:
+        """Take what is good of an answer with content, whose facts these are.
+
+        It must copy what it keeps.
+        """
 
     @property
     def name(self) -> str:
@@ -87,16 +100,49 @@ class Phase:
     def failures(self) -> list[Failure]:
         """Participants still wanting, with the last reason known, by id."""
         return [
-            Failure(i, self.name, self.reasons.get(i, self.homeless)) for i in sorted(self.wanted)
+            Failure(i, self.name, self.reasons.get(i, self.unassigned)) for i in sorted(self.wanted)
         ]
+
+    def concerned(self, answer: Answer) -> Sequence[int]:
+        """The participants that an answer is about: those asked, or all that its node hosts."""
+        if answer.request.participants is not None:
+            return answer.request.participants
+        return self.roster.hosted.get(answer.request.node, ())
+
+    def require_host(self, answer: Answer, shard: Shard) -> None:
+        """ShardError if a shard comes from another node than its participant's."""
+        if self.roster.node_of(shard.participant) != answer.request.node:
+            raise ShardError("sent by a node that does not host it")
+
+    def judge_shards(
+        self, answer: Answer, judge: Callable[[Shard], None], what: str
+    ) -> dict[int, str]:
+        """Hand every shard of an answer to ``judge``, which raises ShardError to refuse it.
+
+        Returns:
+            Reasons of the participants whose ``what`` was refused.
+        """
+        assert answer.content is not None
+        refused: dict[int, str] = {}
+        for shard in unpack_shards(answer.content):
+            if isinstance(shard, ShardError):
+                refused |= dict.fromkeys(self.concerned(answer), f"{what} refused: {shard}")
+                continue
+            try:
+                judge(shard)
+            except ShardError as error:
+                refused[shard.participant] = f"{what} refused: {error}"
+        return refused
+
+
+def asking(ids: tuple[int, ...] | None, attempt: int, **facts: Any) -> RecordDict:
+    """A request's content: the participants asked (None: all that the node hosts), and facts."""
+    return pack({"participants": None if ids is None else list(ids), "attempt": attempt} | facts)
 
 
 def ask_roster(exchange: Exchange, roster: Roster) -> None:
     """Ask nodes that have not said so whom they host; they send nothing else."""
-    requests = [
-        Request(node, UPLOAD, pack({"participants": [], "attempt": 0}), ())
-        for node in roster.unknown()
-    ]
+    requests = [Request(node, UPLOAD, asking((), 0), ()) for node in roster.unknown()]
     for answers in exchange.ask(requests):
         while answers:
             with contextlib.suppress(ShardError):  # garbage tells nothing, as silence does
@@ -105,7 +151,6 @@ def ask_roster(exchange: Exchange, roster: Roster) -> None:
 
 def collect(
     exchange: Exchange,
-    roster: Roster,
     phase: Phase,
     *,
     attempts: int,
@@ -123,38 +168,32 @@ def collect(
     for attempt in range(attempts):
         if attempt:
             exchange.rest()
-        if attempt and roster.unknown():
-            ask_roster(exchange, roster)
-        for answers in exchange.ask(list(_requests(roster, phase, attempt))):
-            while answers:  # replies are large: let go of each as soon as it is entered
-                _settle(answers.pop(0), roster, phase)
+        if attempt and phase.roster.unknown():
+            ask_roster(exchange, phase.roster)
+        for answers in exchange.ask(list(_requests(phase, attempt))):
+            while answers:  # replies are large: let go of each as soon as it is recorded
+                _record(answers.pop(0), phase)
             progress(total - len(phase.wanted))
         if not phase.wanted:
             break
     return phase.failures()
 
 
-def _requests(roster: Roster, phase: Phase, attempt: int) -> Iterator[Request]:
+def _requests(phase: Phase, attempt: int) -> Iterator[Request]:
     """First one request a node, later one a participant."""
+    roster = phase.roster
     if attempt == 0:
-        homeless = any(roster.node_of(i) is None for i in phase.wanted)
+        unassigned = any(roster.node_of(i) is None for i in phase.wanted)
         for node in roster.nodes:
             hosted = roster.hosted.get(node)
-            if hosted is None and homeless:
-                yield Request(node, phase.kind, phase.content(None, attempt), None)
+            if hosted is None and unassigned:
+                yield Request(node, phase.kind, phase.request(None, attempt), None)
             elif ids := tuple(i for i in hosted or () if i in phase.wanted):
-                yield Request(node, phase.kind, phase.content(ids, attempt), ids)
+                yield Request(node, phase.kind, phase.request(ids, attempt), ids)
     else:
         for i in sorted(phase.wanted):
             if (owner := roster.node_of(i)) is not None:
-                yield Request(owner, phase.kind, phase.content((i,), attempt), (i,))
-
-
-def concerned(answer: Answer, roster: Roster) -> Sequence[int]:
-    """The participants that an answer is about: those asked, or all that its node hosts."""
-    if answer.request.participants is not None:
-        return answer.request.participants
-    return roster.hosted.get(answer.request.node, ())
+                yield Request(owner, phase.kind, phase.request((i,), attempt), (i,))
 
 
 def _learn(answer: Answer, roster: Roster) -> Mapping[str, Any] | None:
@@ -167,8 +206,9 @@ def _learn(answer: Answer, roster: Roster) -> Mapping[str, Any] | None:
     return facts
 
 
-def _settle(answer: Answer, roster: Roster, phase: Phase) -> None:
+def _record(answer: Answer, phase: Phase) -> None:
     """Enter one answer into the accounts, whatever it holds."""
+    roster = phase.roster
     if answer.request.kind != phase.kind:  # its phase is over; whom a node hosts is worth knowing
         with contextlib.suppress(ShardError):
             _learn(answer, roster)
@@ -183,10 +223,10 @@ def _settle(answer: Answer, roster: Roster, phase: Phase) -> None:
             reason = stated if isinstance(stated, str) else missing
     except ShardError as error:
         reason = f"unreadable answer: {error}"
-    for i in concerned(answer, roster):
+    for i in phase.concerned(answer):
         phase.reasons[i] = _line(refused.get(i, reason))
     if answer.request.node not in roster.hosted:
-        phase.homeless = _line(f"its node did not say whom it hosts: {reason}")
+        phase.unassigned = _line(f"its node did not say whom it hosts: {reason}")
     phase.wanted -= served
 
 

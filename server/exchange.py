@@ -1,4 +1,4 @@
-"""Messages out, replies in: bounded in flight, patient with the slow, deaf to the lost.
+"""Messages out, replies in: few at a time, with patience, but not for ever.
 
 Flower's grid may return a reply late, as an error, or never. Requests go out through a window, so
 that neither the link's memory nor its queues grow with the number of nodes. Requests are given up
@@ -58,7 +58,7 @@ class Exchange:
     _largest: int = 0
     _began: float = field(default_factory=time.monotonic)
     _startup: float | None = None  # seconds until the first answer of all
-    _troubled: bool = False  # whether a node has failed since the last rest
+    _node_failed: bool = False  # whether a node has failed since the last rest
 
     def ask(self, requests: Iterable[Request]) -> Iterator[list[Answer]]:
         """Yield answers in batches as they arrive, until every request has one or is given up.
@@ -93,9 +93,9 @@ class Exchange:
     def rest(self) -> None:
         """Where a node has failed, give its process the time that it takes to start: while Ray
         brings it back, messages to it fail at once, and would cost others on it their attempts."""
-        if self._troubled:
+        if self._node_failed:
             time.sleep(min(self._startup or 0.0, _REST))
-        self._troubled = False
+        self._node_failed = False
 
     @property
     def _waiting(self) -> int:
@@ -139,26 +139,26 @@ class Exchange:
             if not self._one_by_one:  # whose it is shows, and harms no other, from now on
                 self._one_by_one = True
                 return []
-            settled = self._settled(keys[0])
+            taken = self._take(keys[0])
             reason = f"unreadable answer: {type(error).__name__}"
-            return [Answer(settled[0], None, reason)] if settled else []
+            return [Answer(taken[0], None, reason)] if taken else []
         return [answer for reply in replies if (answer := self._answer(reply))]
 
     def _answer(self, reply: Message) -> Answer | None:
         """A reply as an answer; None if it replies to nothing that waits for one."""
-        if (settled := self._settled(reply.metadata.reply_to_message_id)) is None:
+        if (taken := self._take(reply.metadata.reply_to_message_id)) is None:
             return None
-        request, since = settled
+        request, since = taken
         seconds = time.monotonic() - since
         if self._startup is None:
             self._startup = time.monotonic() - self._began
         if reply.has_error():
-            self._troubled = True
+            self._node_failed = True
             return Answer(request, None, _reason(reply.error), seconds)
         self._largest = max(self._largest, _size(reply.content))
         return Answer(request, reply.content, "", seconds)
 
-    def _settled(self, key: str) -> tuple[Request, float] | None:
+    def _take(self, key: str) -> tuple[Request, float] | None:
         """Take a request off the books; None if it is not on them."""
         return self._sent.pop(key, None) or self._given_up.pop(key, None)
 

@@ -4,17 +4,15 @@ Every worker runs the same loop on its share of every batch; gradients are avera
 GPUs and by gloo between CPUs. Ray Train starts the workers, joins them in a torch.distributed
 group, and starts all of them again from the last checkpoint when one is lost.
 
-Ray Train runs in the desk, an actor beside the server, and all that the workers tell goes over it;
-to kill it ends them all. Chunks of the pool go through Ray's object store, one copy a machine: no
-folder has to be shared between machines. Workers ask Ray for no CPU, because Flower's client actors
-hold all of them, but for one byte of memory, because Ray Train cannot place what asks for nothing.
+Ray Train runs in an actor beside the server, the coordinator, through which the workers tell all
+that they have to tell; to kill it ends them all. Chunks of the pool go through Ray's object store,
+one copy a machine: no folder has to be shared between machines.
 """
 
-import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,90 +21,78 @@ import numpy.typing as npt
 import ray
 import torch
 import torch.distributed
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedenc.errors import EngineError, FedencError, TrainingError
 from fedenc.scenario import ProviderView
-from fedenc.training.loop import Progress
-from fedenc.training.pool import room
+from fedenc.scenario.sections import Model
+from fedenc.training.cadence import with_checkpoints
+from fedenc.training.loop import Progress, Reports, Worker
+from fedenc.training.model_files import ModelFiles
+from server.actor import ActorTrainer
 from server.pool import Pool
+from server.ray import cluster_resources, fetch, on_this_machine, worker_resources
+from server.recipe import begin, model_files, with_model
 from server.trainer import (
-    CALL_TIMEOUT,
     CHECKPOINT_SECONDS,
-    RESOURCE,
     Pace,
+    ReceivedPool,
     Scores,
     Trained,
-    Trainer,
-    begin,
-    cluster_resources,
+    TrainedModel,
     device_name,
-    export,
-    fetch,
-    gpus_per_worker,
 )
 
 MAX_FAILURES = 2  # times that all workers are started again
 _START_TIMEOUT = 300.0  # seconds for Ray Train to start workers, which takes it 20 on a good day
 _COLLECTIVE_TIMEOUT = 600  # seconds that a worker waits for the others
 _REPORT_STEPS = 20  # steps between two reports; workers cannot agree on a clock
-_POLL_SECONDS = 0.2  # between two looks at the desk
-
-
-@dataclass(frozen=True)
-class Finished:
-    """What the first worker hands in at the end."""
-
-    files: dict[str, bytes]
-    sha256: str
-    device: str
-    threads: int
+_POLL_SECONDS = 0.2  # between two questions to the coordinator
 
 
 @dataclass
-class News:
-    """What was laid on the desk since the last look."""
+class Update:
+    """What workers told the coordinator since it was asked last."""
 
     progress: list[Progress] = field(default_factory=list)
     checkpoint: bytes | None = None  # the newest
     started: bool = False
     error: FedencError | None = None
-    finished: Finished | None = None
+    finished: TrainedModel | None = None
 
 
-class Desk:
-    """An actor that runs Ray Train, outlives workers, and keeps what they hand in.
+class Coordinator:
+    """An actor that runs Ray Train, outlives workers, and keeps what they tell.
 
     It needs two threads, as ``fit`` blocks one.
     """
 
     def __init__(self, state: bytes | None) -> None:
         self._state = state
-        self._news = News()
+        self._update = Update()
 
-    def take(self) -> bytes | None:
+    def start(self) -> bytes | None:
         """The last checkpoint, for workers that start."""
-        self._news.started = True
+        self._update.started = True
         return self._state
 
-    def post(self, progress: Progress, checkpoint: bytes | None) -> None:
+    def report(self, progress: Progress, checkpoint: bytes | None) -> None:
         """Progress, and now and then a checkpoint, from the first worker."""
-        self._news.progress.append(progress)
+        self._update.progress.append(progress)
         if checkpoint is not None:
-            self._state = self._news.checkpoint = checkpoint
+            self._state = self._update.checkpoint = checkpoint
 
     def fail(self, error: FedencError) -> None:
         """An error that starting again would not mend; the first counts."""
-        self._news.error = self._news.error or error
+        self._update.error = self._update.error or error
 
-    def finish(self, finished: Finished) -> None:
+    def finish(self, model: TrainedModel) -> None:
         """The trained model, from the first worker."""
-        self._news.finished = finished
+        self._update.finished = model
 
-    def look(self) -> News:
+    def poll(self) -> Update:
         """All that is new."""
-        news, self._news = self._news, News()
-        return news
+        update, self._update = self._update, Update()
+        return update
 
     def fit(self, task: "Task", resources: Mapping[str, float], folder: str) -> str | None:
         """Train to the end, starting lost workers again.
@@ -153,7 +139,7 @@ class Task:
     """What every worker is told."""
 
     view: ProviderView
-    desk: Any
+    coordinator: Any
     rows: int
     chunks: tuple[tuple[Any, Any], ...]  # references to images and labels, in order
     checkpoint_seconds: float
@@ -161,7 +147,9 @@ class Task:
 
 
 class ParallelTrainer:
-    """Like :class:`server.trainer.Trainer`, for ``server.workers`` above 1.
+    """A :class:`server.trainer.Trainer` for ``server.workers`` above 1.
+
+    Nothing is started before it is needed.
 
     Raises:
         EngineError: the cluster has a GPU, but not one for each worker.
@@ -169,15 +157,19 @@ class ParallelTrainer:
 
     def __init__(self, view: ProviderView) -> None:
         self._view = view
-        self._resources = _resources(view, cluster_resources())
         self._chunks: list[tuple[Any, Any]] = []
         self._rows = 0
-        self._predictor: Trainer | None = None
+        self._predictor: ActorTrainer | None = None
+        self._resources()  # a shortage shows before anyone uploads
 
-    def where(self) -> dict[str, Any]:
+    def _resources(self) -> dict[str, float]:
+        """What each worker asks Ray for, as the cluster is now."""
+        return worker_resources(self._view.server, cluster_resources())
+
+    def where(self) -> str:
         """What training will run on. Ray Train finds places for the workers only then."""
-        kind = "GPU" if "GPU" in self._resources else "CPU"
-        return {"device": f"{self._view.server.workers} {kind} workers"}
+        kind = "GPU" if "GPU" in self._resources() else "CPU"
+        return f"{self._view.server.workers} {kind} workers"
 
     def load(self, pool: Pool) -> None:
         """Put the pool into Ray's object store."""
@@ -187,93 +179,85 @@ class ParallelTrainer:
     def train(
         self,
         state: bytes | None,
-        progress: Callable[[Progress], None],
-        checkpoint: Callable[[bytes], None],
+        on_progress: Callable[[Progress], None],
+        on_checkpoint: Callable[[bytes], None],
+        model: Model | None = None,
     ) -> Trained:
-        """Train, passing on progress and checkpoints as they come; then be ready for queries.
-
-        Raises:
-            TrainingError: diverging loss, an unusable checkpoint, or workers lost again and again.
-            EngineError: Ray Train cannot start.
-        """
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(Desk).options(num_cpus=0, max_concurrency=2, scheduling_strategy=here)
-        desk: Any = actor.remote(state)
+        """Train, passing on progress and checkpoints as they come; then be ready for queries."""
+        actor = ray.remote(Coordinator).options(
+            num_cpus=0, max_concurrency=2, scheduling_strategy=on_this_machine()
+        )
+        coordinator: Any = actor.remote(state)
         task = Task(
-            view=self._view,
-            desk=desk,
+            view=with_model(self._view, model),
+            coordinator=coordinator,
             rows=self._rows,
             chunks=tuple(self._chunks),
             checkpoint_seconds=CHECKPOINT_SECONDS,
             max_failures=MAX_FAILURES,
         )
+        resources = self._resources()
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            training = desk.fit.remote(task, self._resources, folder)
+            training = coordinator.fit.remote(task, resources, folder)
             try:
-                trained = self._attend(desk, training, progress, checkpoint)
+                trained = self._follow(coordinator, training, resources, on_progress, on_checkpoint)
             finally:
-                ray.kill(desk)
-        self._chunks.clear()  # the object store may drop them
-        self._predictor = Trainer(self._view)
-        self._predictor.adopt(trained.files)
+                ray.kill(coordinator)
+        self.adopt(trained.files)
         return trained
 
-    def _attend(
+    def _follow(
         self,
-        desk: Any,
+        coordinator: Any,
         training: Any,
-        progress: Callable[[Progress], None],
-        checkpoint: Callable[[bytes], None],
+        resources: Mapping[str, float],
+        on_progress: Callable[[Progress], None],
+        on_checkpoint: Callable[[bytes], None],
     ) -> Trained:
-        """Look at the desk until all workers are done."""
+        """Ask the coordinator for news until all workers are done."""
         pace, began, started = Pace(), time.monotonic(), False
-        finished: Finished | None = None
+        finished: TrainedModel | None = None
+        workers = self._view.server.workers
         while True:
-            ended, _ = ray.wait([training], timeout=0)  # asked first, or news could be missed
-            news: News = fetch(desk.look.remote())
-            for reported in news.progress:
-                pace.add(reported)
-                progress(reported)
-            if news.checkpoint is not None:
-                checkpoint(news.checkpoint)
-            if news.error is not None:
-                raise news.error
-            started, finished = started or news.started, news.finished or finished
+            ended, _ = ray.wait([training], timeout=0)  # asked first, or an update could be missed
+            update: Update = fetch(coordinator.poll.remote())
+            for progress in update.progress:
+                pace.add(progress)
+                on_progress(progress)
+            if update.checkpoint is not None:
+                on_checkpoint(update.checkpoint)
+            if update.error is not None:
+                raise update.error
+            started, finished = started or update.started, finished or update.finished
             if ended:
                 break
             if not started and time.monotonic() - began > _START_TIMEOUT:
                 raise EngineError(
-                    f"Ray Train did not start {self._view.server.workers} workers within "
-                    f"{_START_TIMEOUT:g} s; check with `ray status` that the cluster offers "
-                    f"{self._resources} to each"
+                    f"Ray Train did not start {workers} workers within {_START_TIMEOUT:g} s; check "
+                    f"with `ray status` that the cluster offers {dict(resources)} to each"
                 )
             ray.wait([training], timeout=_POLL_SECONDS)
         if (reason := fetch(training)) is not None:
-            raise _failure(reason, self._view.server.workers, started)
+            raise _failure(reason, workers, started)
         if finished is None:
             raise TrainingError("the workers ended without a model; run again with --resume")
-        return pace.trained(finished.files, finished.sha256, finished.device, finished.threads)
+        return pace.trained(finished)
+
+    def adopt(self, files: ModelFiles, foreign: ModelFiles | None = None) -> None:
+        """Answer queries with the models of these files, in one actor."""
+        self._predictor = self._predictor or ActorTrainer(self._view)
+        self._predictor.adopt(files, foreign)
 
     def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
-        """Class scores for query images."""
-        assert self._predictor is not None, "predict comes after train"
+        """Class scores float32 N×classes for uint8 N×C×H×W images."""
+        assert self._predictor is not None, "predict comes after train or adopt"
         return self._predictor.predict(images, foreign=foreign)
 
     def close(self) -> None:
         """Give all resources back."""
+        self._chunks.clear()  # the object store may drop them
         if self._predictor is not None:
             self._predictor.close()
-
-
-def _resources(view: ProviderView, cluster: Mapping[str, float]) -> dict[str, float]:
-    """What each worker asks Ray for."""
-    resources = {"memory": 1.0}
-    if gpus_per_worker(view.server, cluster):
-        resources["GPU"] = 1.0
-    if offered := int(cluster.get(RESOURCE, 0)):
-        # Machines that offer one trainer each may have to hold several workers.
-        resources[RESOURCE] = 1 / math.ceil(view.server.workers / offered)
-    return resources
 
 
 def _reason(error: Exception) -> str:
@@ -303,58 +287,35 @@ def _work(config: Mapping[str, Task]) -> None:
     try:
         _train(task)
     except FedencError as error:  # starting again would end in the same
-        fetch(task.desk.fail.remote(error))
+        fetch(task.coordinator.fail.remote(error))
 
 
 def _train(task: Task) -> None:
     import ray.train.torch
 
     context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    worker = Worker(context.get_world_rank(), context.get_world_size())
     cores = max(1, (os.cpu_count() or 1) // context.get_local_world_size())
     torch.set_num_threads(task.view.server.threads or cores)
     device: torch.device = ray.train.torch.get_device()
-    images, labels = _load(task.chunks, task.rows, task.view.shape, device)
+    pool = ReceivedPool(task.rows, task.view.shape, device)
+    for chunk in task.chunks:
+        pool.append(*fetch(list(chunk)))
     # One asks for all: a late report of a lost worker must not set some ahead of the others.
-    state = [fetch(task.desk.take.remote()) if rank == 0 else None]
+    state = [fetch(task.coordinator.start.remote()) if worker.rank == 0 else None]
     torch.distributed.broadcast_object_list(state, src=0, device=device)
-    run = begin(
-        task.view,
-        images,
-        labels,
-        device,
-        state[0],
-        every_steps=_REPORT_STEPS,
-        rank=rank,
-        world=world,
-    )
-    saved = time.monotonic()
-    posted: Any = None
-    for progress in run:
-        if rank:
-            continue
-        due = progress.done or time.monotonic() - saved >= task.checkpoint_seconds
-        if posted is not None:
-            fetch(posted)  # one report under way at a time
-        posted = task.desk.post.remote(progress, run.checkpoint() if due else None)
-        saved = time.monotonic() if due else saved
-    if rank == 0:
-        fetch(posted)
-        files, sha256 = export(run.model, task.view.classes)
-        name = f"{world} × {device_name(device)}"
-        fetch(task.desk.finish.remote(Finished(files, sha256, name, torch.get_num_threads())))
-
-
-def _load(
-    chunks: Iterable[tuple[Any, Any]], rows: int, shape: tuple[int, int, int], device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The whole pool, on the device if it fits: uint8 rows×C×H×W images, int64 (rows,) labels."""
-    images, labels = room(rows, shape, device)
-    filled = 0
-    for references in chunks:
-        part, classes = ray.get(list(references), timeout=CALL_TIMEOUT)
-        here = slice(filled, filled + len(classes))
-        images[here].copy_(torch.from_numpy(part.copy()))
-        labels[here].copy_(torch.from_numpy(classes.copy()))
-        filled = here.stop
-    return images, labels
+    run = begin(task.view, pool, device, state[0], Reports(steps=_REPORT_STEPS), worker)
+    if worker.rank:
+        for _ in run:
+            pass
+        return
+    reported: Any = None
+    for progress, saved in with_checkpoints(run, seconds=task.checkpoint_seconds):
+        if reported is not None:
+            fetch(reported)  # one report under way at a time
+        reported = task.coordinator.report.remote(progress, saved)
+    fetch(reported)
+    files, sha256 = model_files(run.model, task.view)
+    name = f"{worker.world} × {device_name(device)}"
+    model = TrainedModel(files, sha256, name, torch.get_num_threads(), run.precision)
+    fetch(task.coordinator.finish.remote(model))

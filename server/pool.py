@@ -2,7 +2,8 @@
 
 Two files: ``pool.bin`` holds the bytes, ``index.jsonl`` one line a shard. A shard counts if its
 line is whole and its digest matches its bytes, so that neither the order in which a crash let them
-reach the disk nor damage since can pass for one; the rest is cut off when the pool is opened again.
+reach the disk nor damage since can pass for one. The first that does not count ends the pool: what
+follows is not read, and is cut off when the pool is opened to append.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from fedenc.errors import ShardError
+from fedenc.errors import DataError, ShardError
 from fedenc.shard import DTYPES, TRAIN, VERSION, Manifest, Shard
 
 _SYNC_SECONDS = 1.0  # between two waits for the disk, which cost milliseconds each
@@ -40,22 +41,47 @@ class _Entry:
 
 
 class Pool:
-    """Accepted shards on disk; each participant at most once.
+    """Accepted shards on disk, each participant at most once. Nothing is written.
 
-    Args:
-        folder: made if it does not exist; an earlier pool in it is taken over.
+    Raises:
+        DataError: there is no pool in ``folder``.
+        ShardError: it holds shards of another version.
     """
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
         self._data_path, self._index_path = folder / "pool.bin", folder / "index.jsonl"
         self._entries: dict[int, _Entry] = {}
         self._nonces: set[str] = set()
-        self._rows = self._nbytes = 0
-        self._recover()
-        self._data: BinaryIO = self._data_path.open("ab")
-        self._index: BinaryIO = self._index_path.open("ab")
-        self._synced = time.monotonic()
+        self._rows = self._nbytes = self._index_bytes = 0  # of shards that count
+        try:
+            self._take_over()
+        except FileNotFoundError as error:
+            raise DataError(
+                f"{error.filename} does not exist; expected the pool of a run, pool.bin and "
+                "index.jsonl, in its folder provider/pool"
+            ) from None
+
+    def _take_over(self) -> None:
+        """Note whole, undamaged shards up to the first that is not."""
+        lines = self._index_path.read_bytes().splitlines(keepends=True)
+        if others := {_stated_version(line) for line in lines} - {None, VERSION}:
+            raise ShardError(
+                f"the pool in {self._index_path.parent} holds shards of version {others.pop()}, "
+                f"expected {VERSION}; it is left as it is: read it with the fedenc that wrote it, "
+                "or start in another folder"
+            )
+        with self._data_path.open("rb") as data:
+            size = os.fstat(data.fileno()).st_size
+            for line in lines:
+                entry = _parse(line)
+                if entry is None or entry.offset != self._nbytes:
+                    return
+                if entry.offset + entry.size > size:
+                    return
+                if _load(data, entry).compute_digest() != entry.manifest.digest:
+                    return
+                self._note(entry)
+                self._index_bytes += len(line)
 
     def __contains__(self, participant: object) -> bool:
         return participant in self._entries
@@ -92,6 +118,54 @@ class Pool:
         digests = (self._entries[i].manifest.digest for i in self.participants)
         return hashlib.sha256("".join(digests).encode()).hexdigest()
 
+    def shards(self) -> Iterator[Shard]:
+        """All shards by participant, ascending, each with its rows as they were sent."""
+        with self._data_path.open("rb") as data:
+            for participant in self.participants:
+                yield _load(data, self._entries[participant])
+
+    def read(self, chunk_bytes: int = 32 << 20) -> Iterator[Rows]:
+        """All images and labels in (participant, image, view) order, in chunks of whole shards.
+
+        Yields:
+            uint8 R×C×H×W images and int64 (R,) labels.
+        """
+        chunk, size = list[Shard](), 0
+        for shard in self.shards():
+            chunk.append(shard)
+            size += shard.images.nbytes
+            if size >= chunk_bytes:
+                yield join(chunk)
+                chunk, size = [], 0
+        if chunk:
+            yield join(chunk)
+
+    def _note(self, entry: _Entry) -> None:
+        self._entries[entry.manifest.participant] = entry
+        self._nonces.add(entry.manifest.nonce)
+        self._rows += entry.manifest.rows
+        self._nbytes += entry.size
+
+
+class PoolWriter(Pool):
+    """A pool that takes more shards. What is damaged is cut off when it is opened.
+
+    Args:
+        folder: made if it does not exist; an earlier pool in it is taken over.
+
+    Raises:
+        ShardError: it holds a pool of another version, which is left as it is.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("pool.bin", "index.jsonl"):
+            (folder / name).open("ab").close()
+        super().__init__(folder)
+        self._data = _open_at(self._data_path, self._nbytes)
+        self._index = _open_at(self._index_path, self._index_bytes)
+        self._synced = time.monotonic()
+
     def append(self, shards: Sequence[Shard]) -> None:
         """Store checked training shards. When this returns they survive a crash of the process; a
         crash of the machine may cost those of the last second, which are then asked for again.
@@ -116,21 +190,6 @@ class Pool:
         if time.monotonic() - self._synced > _SYNC_SECONDS:
             self._sync()
 
-    def read(self, chunk_bytes: int = 32 << 20) -> Iterator[Rows]:
-        """All images and labels in (participant, image, view) order, in chunks of whole shards.
-
-        Yields:
-            uint8 R×C×H×W images and int64 (R,) labels.
-        """
-        chunk: list[Shard] = []
-        for participant in self.participants:
-            chunk.append(self._load(self._entries[participant]))
-            if sum(shard.images.nbytes for shard in chunk) >= chunk_bytes:
-                yield _join(chunk)
-                chunk = []
-        if chunk:
-            yield _join(chunk)
-
     def close(self) -> None:
         """Bring everything to disk and close the files."""
         self._sync()
@@ -153,42 +212,24 @@ class Pool:
             participants.add(i)
             nonces.add(nonce)
 
-    def _note(self, entry: _Entry) -> None:
-        self._entries[entry.manifest.participant] = entry
-        self._nonces.add(entry.manifest.nonce)
-        self._rows += entry.manifest.rows
-        self._nbytes += entry.size
 
-    def _load(self, entry: _Entry) -> Shard:
-        """Read one shard, rows as sent."""
-        m, arrays, offset = entry.manifest, dict[str, npt.NDArray[Any]](), entry.offset
-        with self._data_path.open("rb") as file:
-            for name in _ORDER:
-                shape = (m.rows, *m.shape) if name == "images" else (m.rows,)
-                count = math.prod(shape)
-                file.seek(offset)
-                arrays[name] = np.fromfile(file, DTYPES[name], count).reshape(shape)
-                offset += count * DTYPES[name].itemsize
-        return Shard(m, **arrays)
+def _load(data: BinaryIO, entry: _Entry) -> Shard:
+    """Read one shard, rows as sent."""
+    m, arrays = entry.manifest, dict[str, npt.NDArray[Any]]()
+    data.seek(entry.offset)
+    for name in _ORDER:
+        shape = (m.rows, *m.shape) if name == "images" else (m.rows,)
+        arrays[name] = np.fromfile(data, DTYPES[name], math.prod(shape)).reshape(shape)
+    return Shard(m, **arrays)
 
-    def _recover(self) -> None:
-        """Take over whole, undamaged shards of this version and cut off the rest of both files."""
-        self._data_path.touch()
-        self._index_path.touch()
-        kept = 0
-        for line in self._index_path.read_bytes().splitlines(keepends=True):
-            entry = _parse(line)
-            if entry is None or entry.offset != self._nbytes or not self._intact(entry):
-                break  # later shards follow the damage in one file or the other
-            self._note(entry)
-            kept += len(line)
-        _truncate(self._index_path, kept)
-        _truncate(self._data_path, self._nbytes)
 
-    def _intact(self, entry: _Entry) -> bool:
-        if self._data_path.stat().st_size < entry.offset + entry.size:
-            return False
-        return self._load(entry).compute_digest() == entry.manifest.digest
+def _stated_version(line: bytes) -> int | None:
+    """The version that a line of the index states, or None if it cannot be made out."""
+    try:
+        version = json.loads(json.loads(line)["manifest"])["version"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return version if type(version) is int else None
 
 
 def _parse(line: bytes) -> _Entry | None:
@@ -196,19 +237,21 @@ def _parse(line: bytes) -> _Entry | None:
     try:
         values = json.loads(line)
         entry = _Entry(Manifest.from_json(values["manifest"]), values["offset"])
-    except (ValueError, KeyError, TypeError, ShardError):
+    except (ValueError, KeyError, TypeError, RecursionError, ShardError):
         return None
     m = entry.manifest
     sound = m.version == VERSION and m.purpose == TRAIN and m.rows > 0
     return entry if sound and line.endswith(b"\n") else None
 
 
-def _truncate(path: Path, size: int) -> None:
+def _open_at(path: Path, size: int) -> BinaryIO:
+    """Open a file to append to its first ``size`` bytes."""
     if path.stat().st_size != size:
         os.truncate(path, size)
+    return path.open("ab")
 
 
-def _join(shards: Sequence[Shard]) -> Rows:
+def join(shards: Sequence[Shard]) -> Rows:
     """Concatenate shards, the rows of each by (image, view)."""
     images, labels = [], []
     for shard in shards:

@@ -1,10 +1,17 @@
-"""From a scenario's sections to the library's network and training configuration."""
+"""From a scenario to the library's network, training configuration and run."""
+
+import torch
 
 from fedenc import models
 from fedenc.models.network import Network
+from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import Augmentation, Model, Training
 from fedenc.training.config import TrainingConfig
+from fedenc.training.loop import Reports, Run, Worker, fit
+from fedenc.training.model_files import ModelFiles, pack_model
 from fedenc.training.recipes import recipe
+from fedenc.training.training_set import TrainingSet
+from server.trainer import ReceivedPool
 
 
 def network(model: Model, shape: tuple[int, int, int], classes: int, seed: int) -> Network:
@@ -45,3 +52,39 @@ def training_config(
 def server_method(augmentation: Augmentation) -> str:
     """What the server does to ciphertext."""
     return (augmentation.server or "none") if augmentation.domain == "encrypted" else "none"
+
+
+def begin(
+    view: ProviderView,
+    pool: ReceivedPool,
+    device: torch.device,
+    state: bytes | None,
+    reports: Reports,
+    worker: Worker = Worker(),  # noqa: B008  (frozen)
+) -> Run[Network]:
+    """The provider's training on a pool, from the beginning or from a checkpoint.
+
+    Raises:
+        TrainingError: what is wanted does not fit together, or ``state`` is another run's.
+    """
+    method = server_method(view.augmentation)
+    return fit(
+        network(view.model, view.shape, len(view.classes), view.seed),
+        TrainingSet(pool.images, pool.labels, view.views),
+        training_config(view.training, view.augmentation, method=method),
+        seed=view.seed,
+        device=device,
+        state=state,
+        reports=reports,
+        worker=worker,
+    )
+
+
+def with_model(view: ProviderView, model: Model | None) -> ProviderView:
+    """The view with another model, if there is one."""
+    return view if model is None else view.model_copy(update={"model": model})
+
+
+def model_files(model: Network, view: ProviderView) -> tuple[ModelFiles, str]:
+    """The files of a model that was trained, and the SHA-256 of its weights."""
+    return pack_model(model, details={"classes": list(view.classes)})

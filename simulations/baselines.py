@@ -15,9 +15,11 @@ from clients.participant import Labelled
 from clients.simulated import Population
 from fedenc.data import Dataset
 from fedenc.errors import TrainingError
+from fedenc.models.network import Network
 from fedenc.scenario import Scenario
 from fedenc.training.loop import Run, fit
 from fedenc.training.predict import predict
+from fedenc.training.training_set import TrainingSet
 from server.app import Event
 from server.recipe import network, server_method, training_config
 
@@ -62,7 +64,7 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     }
 
 
-def _training(scenario: Scenario, train: Labelled, dataset: Dataset) -> Run:
+def _training(scenario: Scenario, train: Labelled, dataset: Dataset) -> Run[Network]:
     """The provider's training, on plain images. TrainingError: there are too few of them."""
     shape = train.images.shape[1:]
     augmentation = scenario.augmentation
@@ -70,15 +72,14 @@ def _training(scenario: Scenario, train: Labelled, dataset: Dataset) -> Run:
     method = augmentation.train if plain else server_method(augmentation)
     return fit(
         network(scenario.model, shape, len(dataset.classes), scenario.seed),
-        torch.from_numpy(train.images),
-        torch.from_numpy(train.labels),
-        config=training_config(scenario.training, augmentation, method=method),
+        TrainingSet(torch.from_numpy(train.images), torch.from_numpy(train.labels)),
+        training_config(scenario.training, augmentation, method=method),
         seed=scenario.seed,
         device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
     )
 
 
-def _accuracy(run: Run, dataset: Dataset) -> float:
+def _accuracy(run: Run[Network], dataset: Dataset) -> float:
     """Train, and score the whole test set."""
     for _ in run:
         pass

@@ -103,8 +103,9 @@ def _third_party(population: Population) -> Iterator[str]:
     if not s.awaits_bundle or not _known(s, "transformation"):
         return
     try:
-        third_party.configuration(s)
-        third_party.training_config(s, s.transformation.epochs)
+        s.transformation.config()
+        for classifier in (False, True):
+            third_party.training_config(s, classifier=classifier)
     except TrainingError as error:
         yield f"transformation: {error}"
 
@@ -155,7 +156,8 @@ def _training(population: Population) -> Iterator[str]:
         return
     try:
         training_config(s.training, s.augmentation, method=server_method(s.augmentation))
-        network(s.model, shape, len(population.dataset.classes), s.seed)
+        for model in s.model.variants():
+            network(model, shape, len(population.dataset.classes), s.seed)
     except TrainingError as error:
         yield str(error)
 

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedenc.cli
+from fedenc import threads
 from fedenc.errors import FedencError, ScenarioError
 
 app = typer.Typer(
@@ -121,11 +122,11 @@ def protect_images(
     from fedenc.transformation import files
     from fedenc.transformation.bundle import load_transformation
 
-    report = files.protect(load_transformation(bundle), source, target)
-    for failure in report.failures:
-        print(f"fedenc: {failure}", file=sys.stderr)
-    print(f"{report.written} protected images in {target}")
-    if report.failures:
+    summary = files.protect(load_transformation(bundle), source, target)
+    for name, reason in summary.failed:
+        print(f"fedenc: {name}: {reason}", file=sys.stderr)
+    print(f"{summary.done} protected images in {target}")
+    if summary.failed:
         raise typer.Exit(1)
 
 
@@ -166,6 +167,7 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: one command, and its exit code."""
+    threads.spin_briefly()  # no command has imported torch yet
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = execute(sys.argv[1:])
     sys.stdout.flush()

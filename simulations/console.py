@@ -57,7 +57,8 @@ class ProgressDisplay:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        title = _TITLES.get(event.phase, event.phase)
+        phase, _, name = event.phase.partition(" ")
+        title = f"{_TITLES.get(phase, phase)} {name}".rstrip()
         if event.phase not in self._tasks:
             self._tasks[event.phase] = self._bars.add_task(title, total=event.total, text="")
         task = self._tasks[event.phase]
@@ -126,11 +127,11 @@ def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> 
 
 
 def _overview(result: Mapping[str, Any]) -> Table:
-    clients, upload, training = result["clients"], result["upload"], result["training"]
+    clients, upload = result["clients"], result["upload"]
     table = Table(show_header=False, title="Run", title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    if training is None:
+    if result["training"] is None:
         table.add_row("participants", f"{clients['requested']}, who only query")
         table.add_row("protection", result["protection"]["text"])
         name, kind = result["model"]["name"], result["model"]["trained_on"]
@@ -146,46 +147,65 @@ def _overview(result: Mapping[str, Any]) -> Table:
         f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB in {upload['seconds']:.1f} s"
         f" ({upload['clients_per_second']:,.1f} participants/s)",
     )
-    epochs = _count(training["epochs"], "epoch")
-    table.add_row(
-        "training",
-        f"{result['model']['name']} on {training['device']}, {epochs} in "
-        f"{training['seconds']:.1f} s ({training['images_per_second']:,.0f} images/s), "
-        f"final loss {training['final_loss']:.3f}",
-    )
+    for stage, asked in _models(result).items():
+        table.add_row(f"training {stage}".rstrip(), _trained(asked))
     return table
 
 
+def _models(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The run's models by input stage, where there are several to tell apart."""
+    further: dict[str, Mapping[str, Any]] = result.get("compared", {})
+    return {result["model"]["input"] if further else "": result} | further
+
+
+def _trained(asked: Mapping[str, Any]) -> str:
+    model, training = asked["model"], asked["training"]
+    epochs = _count(training["epochs"], "epoch")
+    return (
+        f"{model['name']} on {training['device']}, {epochs} in {training['seconds']:.1f} s "
+        f"({training['images_per_second']:,.0f} images/s), "
+        f"final loss {training['final_loss']:.3f}"
+    )
+
+
 def _accuracy(result: Mapping[str, Any]) -> Table:
-    table = Table(title="Accuracy of the model by kind of query", title_justify="left")
-    for name in ("asked by", "queries", "images", "accuracy", "mean ± std over participants"):
-        table.add_column(name, justify="left" if name in ("asked by", "queries") else "right")
-    outsiders = {k: v for k, v in result.get("outsiders", {}).items() if k != "agreement"}
-    for who, accuracies in (("members", result["accuracy"]), ("outsiders", outsiders)):
-        for condition, a in accuracies.items():
-            spread = f"{a['per_client_mean']:.1%} ± {a['per_client_std']:.1%}"
-            table.add_row(who, condition, f"{a['queries']:,}", f"{a['overall']:.1%}", spread)
-    chance = result.get("chance")
-    if chance is not None:
-        table.add_row("", "guessing", "", f"{chance:.1%}", "", style="dim")
-    agreement = result["agreement"]
-    if agreement["plain_vs_encrypted"] is not None:
-        share = f"{agreement['plain_vs_encrypted']:.1%}"
+    several = "compared" in result
+    table = Table(title="Accuracy by kind of query", title_justify="left")
+    for name in ("model's input", "asked by", "queries")[not several :]:
+        table.add_column(name)
+    for name in ("images", "accuracy", "by participant"):
+        table.add_column(name, justify="right")
+
+    def row(*cells: str, stage: str = "", style: str | None = None) -> None:
+        table.add_row(*(stage, *cells)[not several :], style=style)
+
+    for stage, asked in _models(result).items():
+        for who, accuracies in (
+            ("members", asked["accuracy"]),
+            ("outsiders", asked.get("outsiders", {})),
+        ):
+            for condition, a in accuracies.items():
+                if condition == "agreement":
+                    continue
+                spread = f"{a['per_client_mean']:.1%} ± {a['per_client_std']:.1%}"
+                row(who, condition, f"{a['queries']:,}", f"{a['overall']:.1%}", spread, stage=stage)
+        agreement = asked["agreement"]
+        if agreement["plain_vs_encrypted"] is not None:
+            share, pairs = f"{agreement['plain_vs_encrypted']:.1%}", f"{agreement['pairs']:,}"
+            row("members", "both agree", pairs, share, "", stage=stage)
         table.add_section()
-        table.add_row("members", "plain and encrypted agree", f"{agreement['pairs']:,}", share, "")
+    row("", "guessing", "", f"{result['chance']:.1%}", "", style="dim")
     if baselines := result.get("baselines"):
         alone = baselines["alone"]
         table.add_section()
         count = f"{baselines['test_images']:,}"
-        table.add_row(
-            "baseline", "plain, all data together", count, f"{baselines['central_plain']:.1%}", ""
-        )
+        row("baseline", "plain, all data together", count, f"{baselines['central_plain']:.1%}", "")
         if alone["owners"]:
             who = "plain, each owner alone"
             if alone["too_small"]:
                 who += f" ({alone['too_small']} have too few images)"
             spread = f"{alone['mean']:.1%} ± {alone['std']:.1%}"
-            table.add_row("baseline", who, count, f"{alone['mean']:.1%}", spread)
+            row("baseline", who, count, f"{alone['mean']:.1%}", spread)
     return table
 
 

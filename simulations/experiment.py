@@ -62,7 +62,7 @@ class Experiment:
 
     @cached_property
     def given(self) -> Given | None:
-        """Classifiers that the third party gives to the provider; None if the provider trains its own."""
+        """Classifiers that the third party gives to the provider; None if that trains its own."""
         return third_party.given(self.scenario)
 
     def in_words(self) -> str:

@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 from fedenc import provenance
 from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
-from server.answers import Tally
-from server.app import Outcome
+from server.app import Compared, Outcome
+from server.phases.score import Tally
 from server.trainer import Trained
 from simulations import third_party
 from simulations.experiment import Experiment
@@ -30,12 +30,7 @@ def build(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     """
     scenario, seen = experiment.scenario, experiment.provider_view
     protection = experiment.population.protection(0)
-    conditions = scenario.conditions()
-    tallies = outcome.answered.tallies
-    members = {i: t for i, t in tallies.items() if i < scenario.clients.count}
-    outsiders = {i: t for i, t in tallies.items() if i >= scenario.clients.count}
     images = sum(rows for _, rows, _ in outcome.uploads.values())
-    model = outcome.model
     shared = third_party.facts(scenario) if scenario.encryption.keyless else None
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -71,36 +66,46 @@ def build(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
             / max(outcome.upload_seconds, 1e-9),
             "resumed": outcome.resumed,
         },
-        "training": {
-            "device": model.device,
-            "threads": model.threads,
-            "epochs": model.epochs,
-            "seconds": model.seconds,
-            "images_per_second": model.images_per_second,
-            "final_loss": model.final_loss,
-        }
-        if isinstance(model, Trained)
-        else None,
         "inference": {"paired": scenario.paired},
         "chance": 1 / len(seen.classes),
-        "accuracy": _accuracies(members, conditions),
-        "agreement": _agreement(members.values()),
-        "model": {
-            "name": scenario.model.name
-            if isinstance(model, Trained)
-            else scenario.transformation.classifier,
-            "sha256": model.sha256,
-            "from": "provider" if isinstance(model, Trained) else "third party",
-            "trained_on": "uploads" if isinstance(model, Trained) else third_party.images(scenario),
-        },
+        **_asked(scenario, scenario.model.input, outcome),
     }
     if shared is not None:
         result["transformation"] = shared
-    if outsiders:
-        result["outsiders"] = _accuracies(outsiders, conditions) | {
-            "agreement": _agreement(outsiders.values())
+    if outcome.compared:
+        result["compared"] = {
+            stage: _asked(scenario, stage, compared) for stage, compared in outcome.compared.items()
         }
     return result
+
+
+def _asked(scenario: Scenario, stage: str, asked: Outcome | Compared) -> dict[str, Any]:
+    """What a model is, and what came of asking it."""
+    model, tallies = asked.model, asked.answered.tallies
+    conditions, count = scenario.conditions(), scenario.clients.count
+    members = {i: t for i, t in tallies.items() if i < count}
+    outsiders = {i: t for i, t in tallies.items() if i >= count}
+    own = isinstance(model, Trained)
+    found: dict[str, Any] = {
+        "training": _facts(model) if isinstance(model, Trained) else None,
+        "accuracy": _accuracies(members, conditions),
+        "agreement": _agreement(members.values()),
+        "model": {
+            "name": scenario.model.name if own else scenario.transformation.classifier,
+            "input": stage if own else "raw",
+            "sha256": model.sha256,
+            "from": "provider" if own else "third party",
+            "trained_on": "uploads" if own else third_party.images(scenario),
+        },
+    }
+    if outsiders:
+        agreement = _agreement(outsiders.values())
+        found["outsiders"] = _accuracies(outsiders, conditions) | {"agreement": agreement}
+    return found
+
+
+def _facts(model: Trained) -> dict[str, Any]:
+    return {name: value for name, value in vars(model).items() if name not in ("files", "sha256")}
 
 
 def _measured(shared: Mapping[str, Any] | None) -> str:
@@ -117,8 +122,11 @@ def write(
 ) -> None:
     """Write model and participants first and ``result.json`` last: if it is there, all is there."""
     scenario = experiment.scenario
-    for name, content in outcome.model.files.items():
-        write_atomically(folder / name, content)
+    models = {folder: outcome.model.files}
+    models |= {folder / stage: other.model.files for stage, other in outcome.compared.items()}
+    for place, files in models.items():
+        for name, content in files.items():
+            write_atomically(place / name, content)
     table = pa.Table.from_pylist(list(_rows(scenario, outcome)), schema=_schema(scenario))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
@@ -169,12 +177,16 @@ def _schema(scenario: Scenario) -> pa.Schema:
         ("reason", pa.string()),
     ]
     for condition in scenario.conditions():
-        fields += [(f"correct_{condition}", pa.int64()), (f"queries_{condition}", pa.int64())]
+        for model in scenario.model.variants():
+            name = _column(scenario, condition, model.input)
+            fields += [(f"correct_{name}", pa.int64()), (f"queries_{name}", pa.int64())]
     return pa.schema([*fields, ("agree", pa.int64()), ("pairs", pa.int64())])
 
 
 def _rows(scenario: Scenario, outcome: Outcome) -> Iterable[dict[str, Any]]:
     failures = {f.id: f for f in outcome.failed}
+    asked = {scenario.model.input: outcome.answered}
+    asked |= {stage: compared.answered for stage, compared in outcome.compared.items()}
     for i in range(scenario.clients.total):
         cipher, images, size = outcome.uploads.get(i, (None, 0, 0))
         failure, tally = failures.get(i), outcome.answered.tallies.get(i)
@@ -190,7 +202,15 @@ def _rows(scenario: Scenario, outcome: Outcome) -> Iterable[dict[str, Any]]:
             "agree": tally.agree if tally else None,
             "pairs": tally.pairs if tally else None,
         }
-        for condition in scenario.conditions():
-            row[f"correct_{condition}"] = tally.correct.get(condition) if tally else None
-            row[f"queries_{condition}"] = tally.total.get(condition) if tally else None
+        for stage, answered in asked.items():
+            counted = answered.tallies.get(i)
+            for condition in scenario.conditions():
+                name = _column(scenario, condition, stage)
+                row[f"correct_{name}"] = counted.correct.get(condition) if counted else None
+                row[f"queries_{name}"] = counted.total.get(condition) if counted else None
         yield row
+
+
+def _column(scenario: Scenario, condition: str, stage: str) -> str:
+    """A condition's part in the names of columns; the scenario's own input stage is not named."""
+    return condition if stage == scenario.model.input else f"{condition}_{stage}"

@@ -23,11 +23,12 @@ from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress
 from fedenc.training.model_files import ModelFiles, pack_model
 from fedenc.training.recipes import recipe
+from fedenc.training.training_set import TrainingSet
 from fedenc.transformation import bundle
-from fedenc.transformation.config import TransformationConfig
 from fedenc.transformation.measure import measure
 from fedenc.transformation.pictures import compare
 from fedenc.transformation.share import labels_digest, third_party
+from fedenc.transformation.third_party import train
 from server.app import Event, Given
 
 OnEvent = Callable[[Event], None]
@@ -69,46 +70,14 @@ def settle(scenario: Scenario, network: bundle.Transformation) -> Scenario:
     return with_bundle(settled, Path(str(settings.bundle)))
 
 
-def training_config(
-    scenario: Scenario, epochs: int | None, learning_rate: float | None = None
-) -> TrainingConfig:
-    """The third party's recipe, for classifier or network; None: the recipe's own value.
+def training_config(scenario: Scenario, *, classifier: bool = False) -> TrainingConfig:
+    """The third party's recipe, for its network or its classifiers.
 
     Raises:
         TrainingError: a recipe, a value or an augmentation that does not exist.
     """
-    s = scenario.transformation
-    changes: dict[str, float | None] = {
-        "epochs": epochs,
-        "batch_size": s.batch_size,
-        "learning_rate": learning_rate,
-        "validation": s.validation,
-    }
-    return recipe(
-        s.recipe,
-        scale=s.scale,
-        augmentation=s.augmentation,
-        precision=scenario.training.precision,
-        **{name: value for name, value in changes.items() if value is not None},
-    )
-
-
-def configuration(scenario: Scenario) -> TransformationConfig:
-    """What the third party is to train.
-
-    Raises:
-        TrainingError: values that do not fit together.
-    """
-    s = scenario.transformation
-    return TransformationConfig(
-        method=s.method,
-        alpha=s.alpha,
-        widths=s.widths,
-        features=s.features,
-        feature_weights=s.feature_weights,
-        classifier=s.classifier,
-        foreign=s.foreign,
-    )
+    s, precision = scenario.transformation, scenario.training.precision
+    return recipe(s.recipe, scale=s.scale, precision=precision, **s.changes(classifier=classifier))
 
 
 def make(population: Population, folder: Path, on_event: OnEvent) -> dict[str, Any]:
@@ -121,27 +90,23 @@ def make(population: Population, folder: Path, on_event: OnEvent) -> dict[str, A
     Raises:
         FedencError: data, feature weights or training that fail.
     """
-    # torchvision, which it needs, takes a second to import and 150 MB, and is not needed by most
-    from fedenc.transformation.third_party import train
-
     scenario, dataset = population.scenario, population.dataset
     settings = scenario.transformation
     mine, _ = third_party(dataset.train.labels, settings.share(), scenario.seed)
     images = torch.from_numpy(dataset.train.images[mine])
     labels = torch.from_numpy(dataset.train.labels[mine])
-    training = training_config(scenario, settings.epochs, settings.learning_rate)
+    training = training_config(scenario)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def show(phase: str, p: Progress) -> None:
         on_event(Event(f"third party: {phase}", p.step, p.steps, str(p)))
 
     train(
-        images,
-        labels,
+        TrainingSet(images, labels),
         dataset.classes,
-        config=configuration(scenario),
+        config=settings.config(),
         training=training,
-        classifier_training=training_config(scenario, settings.classifier_epochs),
+        classifier_training=training_config(scenario, classifier=True),
         seed=scenario.seed,
         device=device,
         folder=folder,
@@ -154,7 +119,7 @@ def make(population: Population, folder: Path, on_event: OnEvent) -> dict[str, A
             "labels": labels_digest(dataset.train.labels),
             "settings": _decided(scenario),
         },
-        report=show,
+        on_progress=show,
     )
     fitted, held_out = validation.split(labels, training.validation, scenario.seed)
     rows = fitted if held_out is None else held_out
@@ -165,18 +130,11 @@ def _measured(
     folder: Path, images: Tensor, labels: Tensor, device: torch.device, held_out: bool
 ) -> dict[str, Any]:
     """Measure a bundle, and write report and pictures beside it, for the third party alone."""
-    network = bundle.load_transformation(folder)
+    made = bundle.load_bundle(folder)
+    network = made.transformation
     if (known := _read(folder, network)) is not None:
         return known
-    has_foreign = (folder / bundle.PROVIDER / "foreign.json").exists()
-    measured = measure(
-        network,
-        bundle.load_classifier(folder)[0],
-        images,
-        labels,
-        foreign=bundle.load_classifier(folder, stem=bundle.FOREIGN)[0] if has_foreign else None,
-        device=device,
-    )
+    measured = measure(network, made.psi, images, labels, foreign=made.foreign, device=device)
     shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
     sheets.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
     measured |= {"digest": network.digest, "held_out": held_out}
@@ -218,7 +176,7 @@ def with_bundle(scenario: Scenario, folder: Path) -> Scenario:
 
 
 def given(scenario: Scenario) -> Given | None:
-    """The classifiers that the third party gives to the provider; None if the provider trains its own.
+    """The classifiers that the third party gives to the provider; None if that trains its own.
 
     Raises:
         TransformationError: they are missing.

@@ -26,7 +26,8 @@ from fedenc.keys import KeyRing
 from fedenc.models.network import Network
 from fedenc.provenance import commit, hardware, versions
 from fedenc.training.config import TrainingConfig
-from fedenc.training.loop import fit
+from fedenc.training.loop import Reports, fit
+from fedenc.training.training_set import TrainingSet
 
 Row = dict[str, Any]
 MINIMAL, PLAIN, ENCRYPTED, AUGMENTED, WATCHED = KINDS = (
@@ -132,8 +133,9 @@ def _seconds(kind: str, model: Network, data: Data, config: TrainingConfig) -> f
     if kind == AUGMENTED:
         config = replace(config, augmentation="crop-flip")
     watched = kind == WATCHED
-    often = 1.0 if watched else None
-    run = fit(model, images, labels, config=config, seed=0, device=device, every_seconds=often)
+    reports = Reports(seconds=1.0 if watched else None)
+    training_set = TrainingSet(images, labels)
+    run = fit(model, training_set, config, seed=0, device=device, reports=reports)
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         for progress in run:
@@ -167,7 +169,7 @@ def _memory(name: str, data: Data, config: TrainingConfig) -> Row | None:
     torch.cuda.reset_peak_memory_stats(device)
     model = models.build(name, channels=3, classes=10, size=(32, 32))
     once = replace(config, epochs=1)
-    for _ in fit(model, images, labels, config=once, seed=0, device=device):
+    for _ in fit(model, TrainingSet(images, labels), once, seed=0, device=device):
         pass
     return {"pool": images.nbytes, "peak": torch.cuda.max_memory_allocated(device)}
 

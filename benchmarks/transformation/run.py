@@ -35,6 +35,7 @@ from fedenc.training.loop import Progress, fit
 from fedenc.training.model_files import load_model, save_model
 from fedenc.training.predict import predict
 from fedenc.training.recipes import recipe
+from fedenc.training.training_set import TrainingSet
 from fedenc.transformation.bundle import load_classifier, load_transformation
 from fedenc.transformation.config import FEATURES, TransformationConfig
 from fedenc.transformation.cost import cost
@@ -69,6 +70,7 @@ class Bench:
             "widths": tuple(given.widths),
             "features": given.features,
             "feature_weights": given.feature_weights,
+            "foreign": False,  # here it is the classifier of another seed
         }
         self.settings: Result = {
             "data": self.data,
@@ -129,8 +131,7 @@ class Bench:
             **self.options,
         )
         train(
-            self.images,
-            self.labels,
+            TrainingSet(self.images, self.labels),
             self.classes,
             config=config,
             training=self.h_config,
@@ -140,7 +141,7 @@ class Bench:
             folder=self._bundle(row),
             data={"name": self.data, "images": len(self.labels)},
             psi=psi,
-            report=_say,
+            on_progress=_say,
         )
         network = load_transformation(self._bundle(row))
         found = measure(
@@ -224,9 +225,8 @@ class Bench:
     ) -> None:
         run = fit(
             model,
-            images,
-            self.labels,
-            config=config,
+            TrainingSet(images, self.labels),
+            config,
             seed=seed,
             device=self.device,
             state=state.read_bytes() if state.exists() else None,

@@ -17,8 +17,8 @@ from fedenc.scenario import Scenario
 from fedenc.wire import pack, unpack_facts
 from server.collector import Roster
 from server.exchange import Exchange, Request
-from server.pool import Pool
-from server.uploads import collect_uploads
+from server.phases.upload import collect_uploads
+from server.pool import PoolWriter
 from simulations import engine
 from simulations.experiment import prepare
 from simulations.run import host
@@ -45,7 +45,7 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
     def main(grid: Grid, context: Context) -> None:
         nodes = _nodes(grid, scenario.clients.nodes)
         _warm_up(grid, nodes)
-        pool = Pool(folder / "pool")
+        pool = PoolWriter(folder / "pool")
         before, cpu, start = _resident(), time.process_time(), time.monotonic()
         exchange = Exchange(grid, seen.server.deadline)
         roster = Roster(nodes, seen.participants)

@@ -13,49 +13,29 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 from fedenc.errors import ScenarioError
+from fedenc.scenario import sections
 from fedenc.scenario.contradictions import contradictions
-from fedenc.scenario.sections import (
-    ENCRYPTED,
-    FOREIGN,
-    PLAIN,
-    SAME_KEY,
-    Augmentation,
-    Clients,
-    Condition,
-    Count,
-    Data,
-    Encryption,
-    Engine,
-    Faults,
-    Inference,
-    Model,
-    NonNegative,
-    OptionValue,
-    Section,
-    Server,
-    Training,
-    Transformation,
-)
+from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condition, Section
 
 
 class Scenario(Section):
     """One experiment. Build it with :func:`load` or :func:`parse`, which report errors clearly."""
 
-    seed: NonNegative = 0  # of all randomness except keys
-    data: Data = Field(default_factory=Data)
-    clients: Clients = Field(default_factory=Clients)
-    encryption: Encryption = Field(default_factory=Encryption)
-    transformation: Transformation = Field(default_factory=Transformation)
-    augmentation: Augmentation = Field(default_factory=Augmentation)
-    model: Model = Field(default_factory=Model)
-    training: Training = Field(default_factory=Training)
-    inference: Inference = Field(default_factory=Inference)
-    server: Server = Field(default_factory=Server)
-    engine: Engine = Field(default_factory=Engine)
-    faults: Faults = Faults.model_validate({})
+    seed: sections.NonNegative = 0  # of all randomness except keys
+    data: sections.Data = sections.Data()
+    clients: sections.Clients = sections.Clients()
+    encryption: sections.Encryption = sections.Encryption()
+    transformation: sections.Transformation = sections.Transformation()
+    augmentation: sections.Augmentation = sections.Augmentation()
+    model: sections.Model = sections.Model()
+    training: sections.Training = sections.Training()
+    inference: sections.Inference = sections.Inference()
+    server: sections.Server = sections.Server()
+    engine: sections.Engine = sections.Engine()
+    faults: sections.Faults = sections.Faults.model_validate({})
 
     @model_validator(mode="after")
     def _consistent(self) -> "Scenario":
@@ -221,19 +201,19 @@ class ProviderView(Section):
     """
 
     scenario_hash: str
-    seed: NonNegative  # order of training and initialisation; keys do not depend on it
-    participants: Count  # ids 0..participants-1 upload
-    outsiders: NonNegative  # the following ids only query
+    seed: sections.NonNegative  # order of training and initialisation; keys do not depend on it
+    participants: sections.Count  # ids 0..participants-1 upload
+    outsiders: sections.NonNegative  # the following ids only query
     classes: tuple[str, ...]  # names, by label
     shape: tuple[int, int, int]  # C, H, W of every image that may arrive
     cipher: str  # the method, with its public parameters
-    cipher_params: dict[str, OptionValue]
+    cipher_params: dict[str, sections.OptionValue]
     plain_uploads: bool  # whether some participants may stay plain
-    views: Count
-    augmentation: Augmentation
-    model: Model
-    training: Training
+    views: sections.Count
+    augmentation: sections.Augmentation
+    model: sections.Model
+    training: sections.Training
     conditions: tuple[Condition, ...]
     flip: bool  # test-time augmentation
-    server: Server
-    quorum: Count
+    server: sections.Server
+    quorum: sections.Count

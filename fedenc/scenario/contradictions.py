@@ -15,26 +15,27 @@ def contradictions(s: "Scenario") -> Iterable[str]:
     if same_key and not keyless and s.encryption.keys == "image":
         yield (
             "inference.queries asks for same-key queries, but under encryption.keys = 'image' "
-            "there is no key that images share; use keys = 'same' or 'client', or leave same-key out"
+            "there is no key that images share; use keys 'same' or 'client', or leave same-key out"
         )
     if s.encryption.cipher == "none" and set(s.conditions()) != {PLAIN}:
         yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"
     if len(set(s.conditions())) != len(s.conditions()):
         yield f"inference.queries names a condition twice: {list(s.conditions())}"
-    if s.model.input != "raw" and s.encryption.cipher not in ("pixel", "none"):
-        yield (
-            f"model.input = '{s.model.input}' undoes NP and CS only, but encryption.cipher is "
-            f"'{s.encryption.cipher}'; use model.input = 'raw' or cipher 'pixel'"
-        )
-    if (
-        s.model.input == "invariant-np"
-        and s.encryption.cipher == "pixel"
-        and s.encryption.color_shuffle is not False
-    ):
-        yield (
-            "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
-            "encryption.color_shuffle = false or use model.input = 'invariant'"
-        )
+    inputs = [model.input for model in s.model.variants()]
+    if len(set(inputs)) != len(inputs):
+        yield f"model.input and model.compare name an input stage twice: {inputs}"
+    for stage in inputs:
+        if stage != "raw" and s.encryption.cipher not in ("pixel", "none"):
+            yield (
+                f"model.input = '{stage}' undoes NP and CS only, but encryption.cipher is "
+                f"'{s.encryption.cipher}'; use model.input = 'raw' or cipher 'pixel'"
+            )
+        shuffled = s.encryption.cipher == "pixel" and s.encryption.color_shuffle is not False
+        if stage == "invariant-np" and shuffled:
+            yield (
+                "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
+                "encryption.color_shuffle = false or use model.input = 'invariant'"
+            )
     if s.inference.queries == ():
         yield "inference.queries is empty; name a kind of query, or leave it out to send all kinds"
     yield from _without_keys(s)

@@ -1,9 +1,12 @@
 """The sections of a scenario, and the values that they may have."""
 
+import dataclasses
 import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from fedenc.transformation.config import FeatureName, Method, TransformationConfig
 
 Condition = Literal["plain", "encrypted", "same-key", "foreign"]
 PLAIN: Condition = "plain"
@@ -83,19 +86,20 @@ class Encryption(Section):
 
 
 class Transformation(Section):
-    """The shared transformation network and the third party that trains it."""
+    """The shared transformation network and the third party that trains it. What the network is to
+    be is explained, and has its defaults, in ``TransformationConfig``."""
 
     bundle: str | None = None  # folder of a trained one; None: the third party trains one now
     digest: str | None = None  # SHA-256 that the network must have; None: any
     answers: Literal["third-party", "central"] = "third-party"  # whose classifier answers queries
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training images, its own
-    method: Literal["unet", "gan"] = "unet"
-    alpha: Annotated[float, Field(ge=0)] = 0.01  # weight of the feature distance in the loss
-    widths: tuple[Count, ...] = (64, 128, 256, 512, 1024)  # of the U-Net, from full resolution down
-    features: Literal["vgg16-relu2_2", "vgg16-relu1_2", "classifier"] = "vgg16-relu2_2"
-    feature_weights: str | None = None  # file of VGG16's ImageNet weights; None: torchvision's
-    classifier: str = "resnet20"
-    foreign: bool = True  # also train a classifier that never meets the network
+    method: Method = TransformationConfig.method
+    alpha: Annotated[float, Field(ge=0)] = TransformationConfig.alpha
+    widths: tuple[Count, ...] = TransformationConfig.widths
+    features: FeatureName = TransformationConfig.features
+    feature_weights: str | None = TransformationConfig.feature_weights
+    classifier: str = TransformationConfig.classifier
+    foreign: bool = TransformationConfig.foreign
     recipe: str = "ito"  # of classifier and network alike
     scale: Positive = 1.0  # fraction of the recipe's epochs
     epochs: Count | None = None  # of the network; None: the recipe's
@@ -111,6 +115,18 @@ class Transformation(Section):
         if self.fraction is not None:
             return self.fraction
         return 1.0 if self.answers == "third-party" else 0.5
+
+    def config(self) -> TransformationConfig:
+        """What is to be trained. TrainingError: values that do not exist or fit together."""
+        names = (field.name for field in dataclasses.fields(TransformationConfig))
+        return TransformationConfig(**{name: getattr(self, name) for name in names})
+
+    def changes(self, *, classifier: bool = False) -> dict[str, Any]:
+        """What is set over the recipe's own values, for the network or the classifiers."""
+        shared = self.model_dump(include={"batch_size", "augmentation", "validation"})
+        own = {"epochs": self.epochs, "learning_rate": self.learning_rate}
+        found = shared | ({"epochs": self.classifier_epochs} if classifier else own)
+        return {name: value for name, value in found.items() if value is not None}
 
 
 class Augmentation(Section):
@@ -128,7 +144,13 @@ class Model(Section):
 
     name: str = "resnet20"
     input: str = "raw"
+    compare: tuple[str, ...] = ()  # further input stages, each trained and asked on the same images
     adapter: str | None = None
+
+    def variants(self) -> tuple["Model", ...]:
+        """One model for each input stage, the scenario's own first."""
+        inputs = (self.input, *self.compare)
+        return tuple(self.model_copy(update={"input": i, "compare": ()}) for i in inputs)
 
 
 class Training(Section):

@@ -15,7 +15,7 @@ from fedenc.errors import TrainingError
 from fedenc.training import identity
 
 _KEY = "fedenc"  # the header's only entry: safetensors does not keep the order of several
-VERSION = 1
+VERSION = 2
 
 
 def pack(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> bytes:
@@ -43,25 +43,20 @@ def resume(
     data: bytes,
     run: Mapping[str, Any],
     put_back: Callable[[dict[str, Tensor], dict[str, Any]], None],
-    *,
-    format: str = "version",
-    version: int = VERSION,
 ) -> None:
     """Hand a run's checkpoint to ``put_back``.
 
     Args:
-        data: what ``pack`` made of tensors and a document with ``run`` and the format's version.
+        data: what ``pack`` made of tensors and a document with ``run`` and ``version``.
         run: what makes the run that is to go on this run; see ``identity``.
-        format: the document's entry that holds the version.
 
     Raises:
         TrainingError: bytes that are not whole, of another version, or of another run.
     """
     tensors, document = unpack(data)
-    if document.get(format) != version:
+    if (found := document.get("version")) != VERSION:
         raise TrainingError(
-            f"checkpoint has {format} {document.get(format)!r}; expected {version}; start again "
-            "without it"
+            f"checkpoint has version {found!r}; expected {VERSION}; start again without it"
         )
     identity.require_same(document.get("run", {}), run)
     try:

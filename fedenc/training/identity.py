@@ -7,36 +7,23 @@ from typing import Any
 from torch import Tensor
 
 from fedenc.errors import TrainingError
-from fedenc.models.network import Architecture
-from fedenc.training.config import TrainingConfig
+from fedenc.training.training_set import TrainingSet
 
-_SAMPLED = 512  # images: enough to tell pools apart at the cost of a few milliseconds
+_SAMPLED = 512  # images: enough to tell training sets apart at the cost of a few milliseconds
 
 
-def describe(
-    architecture: Architecture,
-    config: TrainingConfig,
-    images: Tensor,
-    labels: Tensor,
-    *,
-    seed: int,
-    views: int,
-) -> dict[str, Any]:
-    """The run as JSON values: model, seed, data by digest, and every field of the configuration.
+def of_data(training_set: TrainingSet, seed: int) -> dict[str, Any]:
+    """Seed and training set, the latter by digest, as JSON values.
 
-    Of a large pool, evenly spaced images are digested.
+    Of a large set, evenly spaced images are digested.
     """
-    sample = images[:: max(1, len(images) // _SAMPLED)]
-    a = architecture
+    images = training_set.images
     return {
-        "model": f"{a.name}, {a.channels} channels, {a.classes} classes, {a.size[0]}×{a.size[1]}, "
-        f"input {a.input}, adapter {a.adapter}",
         "seed": seed,
-        "views": views,
+        "views": training_set.views,
         "images": len(images),
-        "pixels": digest(sample),
-        "labels": digest(labels),
-        **{f"training.{key}": value for key, value in config.as_dict().items()},
+        "pixels": digest(images[:: max(1, len(images) // _SAMPLED)]),
+        "labels": digest(training_set.labels),
     }
 
 

@@ -15,7 +15,7 @@ from fedenc.data.augment import Augmentation, Draw
 
 @dataclass(frozen=True)
 class Plan:
-    """One epoch: row ``rows[i]`` of the pool is visited i-th, augmented by ``draws[i]``."""
+    """One epoch: row ``rows[i]`` of the training set is visited i-th, augmented by ``draws[i]``."""
 
     rows: Tensor  # int64, images · copies
     draws: Draw | None  # None: nothing to do
@@ -50,9 +50,9 @@ def make_plan(
 ) -> Plan:
     """The plan of epoch ``epoch`` (0-based) over the images numbered in ``images`` (int64).
 
-    Image m owns the rows m·views to m·views + views − 1 of the pool. Each visit takes one of them
-    at random; every exhaustive copy of an image is one visit. Drawn on the CPU; rows are
-    kept where the pool is (``home``), draws on ``device``.
+    Image m owns the rows m·views to m·views + views − 1. Each visit takes one of them at random;
+    every exhaustive copy of an image is one visit. Drawn on the CPU; rows are kept where the
+    images are (``home``), draws on ``device``.
     """
     copies = augmentation.copies
     count = len(images) * copies

@@ -1,118 +1,94 @@
-"""One step of stochastic gradient descent, without waiting for the device."""
+"""What a run asks of the mathematics that it carries out; :mod:`fedenc.training.sgd` is one kind.
 
-from typing import Any, NamedTuple
+Another kind of training (adversarial, differentially private, local to a participant) is another
+stepper on the same :class:`fedenc.training.loop.Run`, which owns everything else.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
-from fedenc.models.network import Network
-from fedenc.training.config import TrainingConfig
-from fedenc.training.precision import autocast, resolve
+from fedenc.training.config import Passes
+from fedenc.training.plan import Plan
+from fedenc.training.training_set import Batch
+
+M_co = TypeVar("M_co", bound=nn.Module, covariant=True)
 
 
 class Measured(NamedTuple):
-    """Sums over a batch, still on the device."""
+    """Sums over the samples of a batch, still on the device."""
 
-    loss: Tensor  # float32, summed over the samples
-    correct: Tensor  # int64
+    losses: Tensor  # float K, one for each of the stepper's ``losses``
+    correct: Tensor  # int64: samples that are classified correctly
 
 
-class Stepper:
-    """Holds the optimiser. ``step`` does forward, backward and update on one batch."""
+@dataclass(frozen=True)
+class Step:
+    """Which step of a run this is."""
 
-    def __init__(
-        self, model: Network, config: TrainingConfig, device: torch.device, world: int = 1
-    ) -> None:
-        self.model = model
-        self.config = config
-        self.device = device
-        self.world = world
-        self.network: nn.Module = model if world == 1 else DistributedDataParallel(model)
-        self.precision = resolve(config.precision, device)
-        parameters = [p for p in model.parameters() if p.requires_grad]
-        decayed = [p for p in parameters if config.decay_all or p.ndim > 1]
-        spared = [p for p in parameters if not config.decay_all and p.ndim <= 1]
-        groups: list[dict[str, Any]] = [{"params": decayed}]
-        if spared:
-            groups.append({"params": spared, "weight_decay": 0.0})
-        self.optimiser = torch.optim.SGD(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
-        )
-        self.averaged = [t.detach().clone() for t in self._floats()] if config.ema else []
-        self._forward = torch.compile(self._loss) if config.compile else self._loss
+    number: int  # 0-based, in the whole run
+    steps: int  # in the whole run
+    images: int  # in the batch, over all workers
 
-    def step(
-        self, images: Tensor, labels: Tensor, *, whole: int, rate: float, number: int
-    ) -> Measured:
-        """Train on uint8 B×C×H×W images with int64 B labels at learning rate ``rate``.
 
-        ``whole`` is the size of the batch over all workers, ``number`` the 0-based number of the
-        step in the run.
+class Stepper(Protocol[M_co]):
+    """Networks, loss and optimisers: one step at a time, without waiting for the device.
+
+    What needs random numbers may draw them from torch's global generators within ``step``: there
+    they are the run's own, seeded and resumed with it.
+    """
+
+    device: torch.device
+    precision: str  # "fp32" or "bf16": what the configuration's "auto" came to
+    classes: int  # that labels tell apart
+    remedy: str  # what to try where training diverges
+
+    @property
+    def config(self) -> Passes:
+        """How to go over the images."""
+
+    @property
+    def model(self) -> M_co:
+        """What is trained, on the device; the caller's after the run."""
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of what ``step`` measures; one of them is "loss", what is minimised."""
+
+    def prepare(self, images: Tensor) -> None:
+        """Take a look at all images, uint8 N×C×H×W, before the first step of a run.
+
+        Raises:
+            TrainingError: they do not fit.
         """
-        if self.config.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        with autocast(self.precision, self.device):
-            loss, measured = self._forward(images, labels)
-        if self.world > 1:  # gradients are averaged over workers, whose shares may differ by one
-            loss = loss * (len(labels) * self.world / whole)
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.clip_norm, foreach=True)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.step()
-        if self.averaged:
-            # The first steps average over what there is, or the start would weigh for ever.
-            decay = min(self.config.ema, (1 + number) / (10 + number))
-            torch._foreach_lerp_(self.averaged, [t.detach() for t in self._floats()], 1 - decay)
-        return measured
 
-    def _loss(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Measured]:
-        logits = self.network(images).float()
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.config.label_smoothing)
-        penalty = self.model.penalty()
-        if penalty is not None:
-            loss = loss + penalty
-        with torch.no_grad():
-            correct = (logits.argmax(dim=1) == labels).sum()
-        return loss, Measured(loss.detach() * len(labels), correct)
+    def identity(self) -> dict[str, Any]:
+        """What makes this training another than one of other settings, as JSON values. A checkpoint
+        goes on only where this is the same."""
 
-    def _floats(self) -> list[Tensor]:
-        """Everything that an average of the model has to average."""
-        return [t for t in self.model.state_dict(keep_vars=True).values() if t.is_floating_point()]
+    def enter(self, epoch: int, plan: Plan) -> None:
+        """Be ready for steps of an epoch (0-based): at its start, and again after every report."""
+
+    def step(self, images: Tensor, labels: Tensor, at: Step) -> Measured:
+        """Train on this worker's share of a batch: uint8 B×C×H×W, augmented, and int64 B."""
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        """Of step ``step`` (0-based) in a run of ``steps``."""
+
+    def weights(self) -> Iterable[Tensor]:
+        """All that training changes and that has to stay finite."""
+
+    def validate(self, batches: Iterable[Batch]) -> float:
+        """The mean loss on images that are held out, after each whole epoch."""
+
+    def conclude(self) -> None:
+        """At the end of the run, make its result the model's weights."""
 
     def tensors(self) -> dict[str, Tensor]:
-        """Momentum and averaged weights by the names of the parameters, for a checkpoint."""
-        momenta = {
-            f"momentum.{name}": self.optimiser.state[p]["momentum_buffer"]
-            for name, p in self.model.named_parameters()
-            if self.optimiser.state[p].get("momentum_buffer") is not None
-        }
-        return momenta | {f"average.{i:04}": t for i, t in enumerate(self.averaged)}
+        """All that changes in a run, for a checkpoint."""
 
-    def restore(self, tensors: dict[str, Tensor], *, steps: int) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], *, steps: int) -> None:
         """The inverse of ``tensors`` after ``steps`` steps; KeyError if something is not there."""
-        self.optimiser.state.clear()
-        if steps and self.config.momentum:
-            for name, p in self.model.named_parameters():
-                buffer = torch.empty_like(p, memory_format=torch.preserve_format)
-                buffer.copy_(tensors[f"momentum.{name}"])
-                self.optimiser.state[p]["momentum_buffer"] = buffer
-        for i, tensor in enumerate(self.averaged):
-            tensor.copy_(tensors[f"average.{i:04}"])
-
-    def adopt_average(self) -> None:
-        """Make the averaged weights the model's, if there is an average."""
-        if not self.averaged:
-            return
-        with torch.no_grad():
-            for target, average in zip(self._floats(), self.averaged, strict=True):
-                target.copy_(average)

@@ -1,14 +1,16 @@
-"""Held-out images that choose the weights: a stratified split and the best state so far."""
+"""Images held out of a training: a stratified split, and the loss on them."""
+
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedenc import seeding
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training.pool import Pool
 from fedenc.training.precision import autocast
+from fedenc.training.training_set import Batch
 
 
 def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor | None]:
@@ -36,19 +38,25 @@ def split(labels: Tensor, fraction: float, seed: int) -> tuple[Tensor, Tensor | 
 
 @torch.no_grad()
 def mean_loss(
-    model: nn.Module, pool: Pool, rows: Tensor, precision: str, batch_size: int = 512
+    model: Callable[[Tensor], Tensor],
+    batches: Iterable[Batch],
+    *,
+    precision: str,
+    device: torch.device,
 ) -> float:
-    """Mean cross-entropy in nats of int64 ``rows`` of the pool, in evaluation mode, plus what the
-    model itself adds to the loss that it is trained with (``Network.penalty``)."""
-    training = model.training
-    model.eval()
-    total = torch.zeros((), dtype=torch.float64, device=pool.device)
-    with autocast(precision, pool.device):
-        for images, labels in pool.batches(torch.split(rows, batch_size)):
+    """Mean cross-entropy in nats over batches of uint8 B×C×H×W images and int64 B labels, plus what
+    a network itself adds to the loss that it is trained with (``Network.penalty``).
+
+    ``model`` maps images to logits, and is in evaluation mode.
+    """
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    count = 0
+    with autocast(precision, device):
+        for images, labels in batches:
             logits = model(images.contiguous(memory_format=torch.channels_last)).float()
             total += F.cross_entropy(logits, labels, reduction="sum")
             penalty = model.penalty() if isinstance(model, Network) else None
             if penalty is not None:
                 total += penalty * len(labels)
-    model.train(training)
-    return total.item() / len(rows)
+            count += len(labels)
+    return total.item() / count

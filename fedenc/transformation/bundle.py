@@ -230,6 +230,36 @@ def load_transformation(folder: Path) -> Transformation:
     return transformation
 
 
+@dataclass(frozen=True)
+class Bundle:
+    """Both parts of a bundle, as they lie in ``folder``; ``foreign`` is None where there is none.
+
+    ``validation`` is what the network does to images held out of its training: see
+    ``measure.collapse``.
+    """
+
+    folder: Path
+    transformation: Transformation
+    psi: Network
+    foreign: Network | None
+
+    @property
+    def validation(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.transformation.info["validation"]
+        return found
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Both parts of a bundle, with all classifiers; TransformationError as of each part."""
+    has_foreign = (folder / PROVIDER / f"{FOREIGN}.json").exists()
+    return Bundle(
+        folder,
+        load_transformation(folder),
+        load_classifier(folder)[0],
+        load_classifier(folder, stem=FOREIGN)[0] if has_foreign else None,
+    )
+
+
 def load_classifier(folder: Path, *, stem: str = PSI) -> tuple[Network, dict[str, Any]]:
     """A classifier of the provider's part, and what is told about it (its ``classes``, the digest
     of its ``transformation``, ...); ``folder`` is the bundle, or its ``provider``.

@@ -15,18 +15,16 @@ from pathlib import Path
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights
-from torchvision.models.vgg import cfgs, make_layers
 
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training.loop import IMAGENET
+from fedenc.training.config import IMAGENET
 from fedenc.training.model_files import weights_sha256
 
-_VGG16 = {"vgg16-relu1_2": 4, "vgg16-relu2_2": 9}  # layers of ``features`` to keep
+_VGG16 = {"vgg16-relu1_2": 4, "vgg16-relu2_2": 9}  # layers to keep of those that ``_vgg16`` makes
 # Layers of a classifier's body to keep: its first stage, or what reads relu2_2 in VGG16.
 _STAGES = {"resnet20": 6, "resnet18": 5, "vgg16_bn": 13, "densenet40_12": 13, "fast": 9}
-_ELSE = (
+_ALTERNATIVES = (
     "give the file of torchvision's VGG16 weights (IMAGENET1K_V1) as feature_weights, or choose "
     'features = "classifier"'
 )
@@ -96,9 +94,8 @@ def load(name: str, psi: Network, weights: Path | None = None) -> Features:
         known = ", ".join((*_VGG16, "classifier"))
         raise TrainingError(f"features is {name!r}; expected one of {known}")
     tensors, origin = _download() if weights is None else _read(weights)
-    # relu2_2 ends the second of VGG16's stages: two convolutions, pooling, two convolutions.
-    with torch.device("meta"):
-        layers = make_layers(cfgs["D"][:5], batch_norm=False)[: _VGG16[name]]
+    with torch.device("meta"):  # the weights found take the place of these
+        layers = _vgg16()[: _VGG16[name]]
     wanted = {key: f"features.{key}" for key in layers.state_dict()}
     try:
         found = {key: tensors[name].detach().float() for key, name in wanted.items()}
@@ -107,10 +104,21 @@ def load(name: str, psi: Network, weights: Path | None = None) -> Features:
         reason = str(error).splitlines()[-1].strip()
         raise TrainingError(
             f"{origin} does not hold the weights of VGG16 without batch normalisation ({reason}); "
-            f"{_ELSE}"
+            f"{_ALTERNATIVES}"
         ) from error
     mean, std = (torch.tensor(values) for values in IMAGENET)
     return Features(layers, mean, std, name=name, origin=origin)
+
+
+def _vgg16() -> nn.Sequential:
+    """The first two of VGG16's stages, numbered as torchvision does: relu2_2 ends the second."""
+    return nn.Sequential(
+        *(nn.Conv2d(3, 64, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()),
+        nn.MaxPool2d(2),
+        *(nn.Conv2d(64, 128, 3, padding=1), nn.ReLU()),
+        *(nn.Conv2d(128, 128, 3, padding=1), nn.ReLU()),
+    )
 
 
 def _of_classifier(psi: Network) -> Features:
@@ -129,13 +137,16 @@ def _of_classifier(psi: Network) -> Features:
 
 
 def _download() -> tuple[Mapping[str, Tensor], str]:
+    # Takes a second to import, and is not needed by most
+    from torchvision.models import VGG16_Weights
+
     weights = VGG16_Weights.IMAGENET1K_V1
     try:
         found = weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise TrainingError(
-            f"VGG16's weights cannot be downloaded from {weights.url} ({reason}); {_ELSE}"
+            f"VGG16's weights cannot be downloaded from {weights.url} ({reason}); {_ALTERNATIVES}"
         ) from error
     return found, "torchvision IMAGENET1K_V1"
 
@@ -151,16 +162,16 @@ def _read(path: Path) -> tuple[Mapping[str, Tensor], str]:
             tensors = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise TrainingError(
-            f"feature_weights {path} cannot be read ({error.strerror or error}); {_ELSE}"
+            f"feature_weights {path} cannot be read ({error.strerror or error}); {_ALTERNATIVES}"
         ) from error
     except Exception as error:  # torch.load raises whatever the file's bytes led it to
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise TrainingError(
-            f"feature_weights {path} is not a file of weights alone ({reason}); {_ELSE}"
+            f"feature_weights {path} is not a file of weights alone ({reason}); {_ALTERNATIVES}"
         ) from error
     if not isinstance(tensors, Mapping):
         raise TrainingError(
             f"feature_weights {path} holds a {type(tensors).__name__}; expected tensors by name; "
-            f"{_ELSE}"
+            f"{_ALTERNATIVES}"
         )
     return tensors, f"file {path.name}, sha256 {sha256}"

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from fedenc.ciphers.files.encryption import with_suffix
 from fedenc.errors import DataError, FedencError, TransformationError
+from fedenc.files import FileSummary
 from fedenc.images import lossless
 from fedenc.transformation.bundle import Transformation
 
 _TOGETHER = 256  # files held in memory at a time
 
 
-@dataclass(frozen=True)
-class Report:
-    """How many files were written, and one line for each that was not."""
-
-    written: int
-    failures: tuple[str, ...]
-
-
-def protect(network: Transformation, source: Path, target: Path) -> Report:
+def protect(network: Transformation, source: Path, target: Path) -> FileSummary:
     """Write a protected PNG for every image file.
 
     Args:
@@ -53,14 +45,14 @@ def protect(network: Transformation, source: Path, target: Path) -> Report:
             try:
                 read.append((name, _fitting(network, path)))
             except FedencError as error:
-                failures.append(f"{path}: {error}")
+                failures.append((str(path), str(error)))
         if not read:
             continue
         protected = network.protect(torch.stack([image for _, image in read]))
         for (name, _), image in zip(read, protected, strict=True):
             lossless.write(target / name, image, "RGB")
             written += 1
-    return Report(written, tuple(failures))
+    return FileSummary(written, 0, tuple(failures))
 
 
 def _fitting(network: Transformation, path: Path) -> torch.Tensor:

@@ -2,50 +2,84 @@
 
 ::
 
-    run = train_gan(images, labels, make_targets(images, seed), classifier=classifier,
+    run = train_gan(TrainingSet(images, labels), make_targets(images, seed), classifier=classifier,
                     widths=(64, 128, 256), config=GanConfig.of(training), seed=1, device=device)
-    for progress in run:                   # after every epoch, more often if asked
+    for progress in run:                   # as of ``fedenc.training.loop.fit``
         write_atomically(path, run.checkpoint())
-    run.generator                          # float N×3×H×W in [0, 1] to the same
+    run.model                              # float N×3×H×W in [0, 1] to the same
 
-As with ``fedenc.training.fit``, a run continued from a checkpoint ends, on a CPU with the same
-number of threads, with the same weights, bit for bit. What is trained and how: ``gan_step``.
+The loss is ours (the paper names a classification and a reconstruction loss, no weights)::
+
+    generators:     (D(G(x)) − 1)²  +  10·|F(G(x)) − x|  +  CE(C(G(x)), y)
+    discriminator:  ½·(D(t) − 1)²  +  ½·D(G(x))²
+
+with plain images x, labels y and unpaired images t of the target domain; G maps plain to protected,
+F back, D judges the protected domain, and C is a frozen classifier that differs from the one which
+the provider will use. Least squares for D (Mao et al., ICCV 2017), the weight 10 and the absolute
+difference, taken on a scale of [−1, 1], are CycleGAN's (Zhu et al., ICCV 2017, §3 and appendix
+7.1). Left out of CycleGAN are the cycle from the target domain and a second discriminator, since F
+need not make plausible images, and the history of generated images, which serves batches of one.
 """
 
 import math
-import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from fedenc import seeding
-from fedenc.data import augment
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.training import checkpoint, identity, model_files, validation
-from fedenc.training.loop import Progress, bearable, weights_norm
-from fedenc.training.plan import Plan, make_plan, steps_per_epoch
-from fedenc.training.pool import Pool, check_labels
+from fedenc.training import identity, rng
+from fedenc.training.config import Passes, TrainingConfig
+from fedenc.training.loop import EACH_EPOCH, Reports, Run
+from fedenc.training.model_files import weights_sha256
+from fedenc.training.plan import Plan
+from fedenc.training.precision import autocast, resolve
 from fedenc.training.predict import check_images
-from fedenc.transformation.gan import Generator, check_size
-from fedenc.transformation.gan_step import LOSSES, GanConfig, GanStepper, Judged
-
-VERSION = 1  # of checkpoints
+from fedenc.training.ranges import Rule
+from fedenc.training.stepper import Measured, Step
+from fedenc.training.training_set import Batch, TrainingSet, place
+from fedenc.training.validation import mean_loss
+from fedenc.transformation.gan import Discriminator, Generator, build_generator, check_size
 
 
 @dataclass(frozen=True)
-class GanProgress(Progress):
-    """Where a run is. ``loss`` is the generators'; ``accuracy`` that of the frozen classifier on
-    protected training images; ``validation_loss`` its cross-entropy on protected held-out ones.
-    The rest are the parts of the loss, unweighted, and the discriminator's own."""
+class GanConfig(Passes):
+    """Adam on generators and discriminator. Images held out for validation are only reported on,
+    and the last weights are kept: a GAN's loss does not tell which are best.
 
-    adversarial: float = 0.0
-    cycle: float = 0.0
-    classification: float = 0.0
-    discriminator: float = 0.0
+    The rates are those of CycleGAN: constant for the first half of the run, then falling linearly
+    to 0.
+    """
+
+    title: ClassVar[str] = "GAN configuration"
+
+    epochs: int = 200  # passes over the images
+    batch_size: int = 128  # images a step
+    learning_rate: float = 2e-4
+    betas: tuple[float, float] = (0.5, 0.999)  # Adam's decays of first and second moments
+    cycle_weight: float = 10.0  # of the mean |F(G(x)) − x|, on a scale of [−1, 1]
+    class_weight: float = 1.0  # of the cross-entropy
+
+    def rules(self) -> Iterable[Rule]:
+        yield from super().rules()
+        yield "learning_rate", 0 < self.learning_rate < math.inf, "a positive number"
+        yield "betas", all(0 <= b < 1 for b in self.betas), "two of at least 0, below 1"
+        yield "cycle_weight", 0 <= self.cycle_weight < math.inf, "0 or more"
+        yield "class_weight", 0 <= self.class_weight < math.inf, "0 or more"
+
+    @classmethod
+    def of(cls, training: TrainingConfig, **changes: Any) -> "GanConfig":
+        """With the length, batches, augmentation and precision of ``training``.
+
+        Its learning rate and schedule are for stochastic gradient descent, and are not taken.
+        """
+        shared = {field.name: getattr(training, field.name) for field in fields(Passes)}
+        return cls(**(shared | changes))
 
 
 def make_targets(images: Tensor, seed: int) -> Tensor:
@@ -60,8 +94,7 @@ def make_targets(images: Tensor, seed: int) -> Tensor:
 
 
 def train_gan(
-    images: Tensor,
-    labels: Tensor,
+    training_set: TrainingSet,
     targets: Tensor,
     *,
     classifier: Network,
@@ -70,243 +103,195 @@ def train_gan(
     seed: int,
     device: torch.device,
     state: bytes | None = None,
-    every_steps: int | None = None,
-    every_seconds: float | None = None,
-) -> "GanRun":
-    """Train a generator on uint8 N×3×H×W plain images with int64 N labels.
-
-    Iterate over the result to train; its ``generator`` is the transformation. Where
-    ``config.validation`` is set, it holds out the images that ``fit`` would, given that fraction
-    and seed, and only reports on them: a GAN's loss does not tell which weights are best.
+    reports: Reports = EACH_EPOCH,
+) -> Run[Generator]:
+    """Train a generator on plain images, uint8 N×3×H×W. Iterate over the result to train.
 
     Args:
         targets: uint8 M×3×H×W, at least one, unpaired: what protected images should look like.
         classifier: takes the images; put into evaluation mode, not changed.
         widths: of the generators, finest first; no more than the first three are used.
         state: an earlier ``checkpoint()`` of the same run.
-        every_steps, every_seconds: when to report within an epoch.
+        reports: when to report within an epoch.
 
     Raises:
         TrainingError: arguments that do not fit, a checkpoint of another run, diverging loss.
     """
-    _check(images, labels, targets, classifier)
-    check_size(widths, *images.shape[2:])
-    stepper = GanStepper(classifier, widths, config, seed=seed, device=device)
-    return GanRun(stepper, images, labels, targets, seed, state, every_steps, every_seconds)
+    stepper = GanStepper(classifier, targets, widths, config, seed=seed, device=device)
+    return Run(stepper, training_set, seed=seed, state=state, reports=reports)
 
 
-class GanRun(Iterator[GanProgress]):
-    """A run under way: an iterator over its reports."""
+class GanStepper:
+    """A :class:`fedenc.training.stepper.Stepper` of both generators and the discriminator.
+
+    ``model`` is the transformation, ``inverse`` the way back from protected to plain images, which
+    is trained along with it; both stay in evaluation mode.
+    """
+
+    losses = ("loss", "adversarial", "cycle", "classification", "discriminator")
+    remedy = "try another seed, or fewer epochs"
 
     def __init__(
         self,
-        stepper: GanStepper,
-        images: Tensor,
-        labels: Tensor,
+        classifier: Network,
         targets: Tensor,
+        widths: Sequence[int],
+        config: GanConfig,
+        *,
         seed: int,
-        state: bytes | None,
-        every_steps: int | None,
-        every_seconds: float | None,
+        device: torch.device,
     ) -> None:
-        self.config, self.seed, self.device = stepper.config, seed, stepper.device
-        self._stepper = stepper
-        self._every_steps, self._every_seconds = every_steps, every_seconds
-        self._augmentation = augment.named(self.config.augmentation)
-        self._images, self._held_out = validation.split(labels.cpu(), self.config.validation, seed)
-        self._epoch_steps = steps_per_epoch(
-            len(self._images), self._augmentation, self.config.batch_size
-        )
-        self.steps = self.config.epochs * self._epoch_steps
-        self._pool = Pool(images, labels, self.device)
-        self._targets = Pool(targets, torch.arange(len(targets)), self.device)
-        self._identity = _describe(stepper, images, labels, targets, seed)
-        self._step, self._seen, self._seconds = 0, 0, 0.0
-        self._losses = torch.zeros(len(LOSSES), dtype=torch.float64, device=self.device)
-        self._correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        self._validation_loss: float | None = None
-        if state is not None:
-            checkpoint.resume(state, self._identity, self._put_back, format="gan", version=VERSION)
-        self._good = self._capture()
-        self._events = self._run()
+        self.config, self.device = config, device
+        self.precision = resolve(config.precision, device)
+        self.classes = classifier.architecture.classes
+        self._seed = seed
+        with rng.seeded(seed, "gan"):
+            self.model = build_generator(widths)
+            self.inverse = build_generator(widths)
+            self.discriminator = Discriminator(self.model.widths)
+        for network in (classifier, *self._networks().values()):
+            network.to(device).eval()
+        self._classifier = classifier
+        self._targets = place(targets, device)
+        self._rows: tuple[int, Plan] | None = None  # of targets, for an epoch
+        fused = device.type in ("cpu", "cuda")
+        self._optimisers = [  # of generators and discriminator
+            torch.optim.Adam(p, lr=config.learning_rate, betas=config.betas, fused=fused)
+            for p in (
+                [*self.model.parameters(), *self.inverse.parameters()],
+                self.discriminator.parameters(),
+            )
+        ]
 
-    def __next__(self) -> GanProgress:
-        return next(self._events)
-
-    @property
-    def generator(self) -> Generator:
-        """The transformation, in evaluation mode, on the run's device."""
-        return self._stepper.generator
-
-    @property
-    def inverse(self) -> Generator:
-        """The way back from protected to plain images, which is trained along with it."""
-        return self._stepper.inverse
-
-    @property
-    def precision(self) -> str:
-        """What "auto" came to: "fp32" or "bf16"."""
-        return self._stepper.precision
-
-    def checkpoint(self) -> bytes:
-        """The run as of the last report (or the start), even after an error. Equal states give
-        equal bytes."""
-        return checkpoint.pack(*self._good)
-
-    def _run(self) -> Iterator[GanProgress]:
-        if self._step == self.steps:  # a finished run, resumed
-            yield self._report(0, 0, 0.0)
-        while self._step < self.steps:
-            start, first = time.perf_counter(), self._step
-            visited = self._advance(start)
-            self._check_finite()
-            if self._held_out is not None and self._step % self._epoch_steps == 0:
-                self._validate(self._held_out)
-            seconds = time.perf_counter() - start
-            self._seconds += seconds
-            self._good = self._capture()
-            yield self._report(self._step - first, visited, seconds)
-
-    def _advance(self, start: float) -> int:
-        """Train until a report is due; returns the number of images visited."""
-        epoch, first = divmod(self._step, self._epoch_steps)
-        if first == 0:
-            self._seen = 0
-            self._losses.zero_()
-            self._correct.zero_()
-        plan, unpaired = self._plans(epoch)
-        last = self._epoch_steps
-        if self._every_steps:
-            last = min(last, first + self._every_steps - self._step % self._every_steps)
-        numbers = range(first, last)
-        parts = [plan.batch(n) for n in numbers]
-        batches = self._pool.batches(rows for rows, _, _ in parts)
-        targets = self._targets.batches(unpaired.batch(n)[0] for n in numbers)
-        visited = 0
-        for (_, draws, size), (images, labels), (wanted, _) in zip(
-            parts, batches, targets, strict=True
-        ):
-            if draws is not None:
-                images = augment.apply(images, draws, fill=self.config.fill)
-            measured = self._stepper.step(images, labels, wanted, rate=self._rate(self._step))
-            self._losses += measured.losses
-            self._correct += measured.correct
-            self._step += 1
-            self._seen += size
-            visited += size
-            if self._every_seconds and time.perf_counter() - start >= self._every_seconds:
-                break
-        return visited
-
-    def _plans(self, epoch: int) -> tuple[Plan, Plan]:
-        """Rows of images and, cut alike, independently drawn rows of targets."""
-        plan = make_plan(
-            self._images,
-            views=1,
-            augmentation=self._augmentation,
-            batch_size=self.config.batch_size,
-            seed=self.seed,
-            epoch=epoch,
-            home=self._pool.home,
-            device=self.device,
-        )
-        generator = seeding.generator(self.seed, "gan target", epoch)
-        rows = torch.randint(len(self._targets.images), (len(plan.rows),), generator=generator)
-        return plan, Plan(rows.to(self._targets.home), None, plan.steps)
-
-    def _rate(self, step: int) -> float:
-        return self.config.learning_rate * min(1.0, 2 * (1 - step / self.steps))
-
-    def _means(self) -> dict[str, float]:
-        """Losses of the epoch so far, by name. Waits for the device."""
-        means = (self._losses / max(self._seen, 1)).tolist()
-        return dict(zip(LOSSES, means, strict=True))
-
-    def _report(self, steps: int, visited: int, seconds: float) -> GanProgress:
-        return GanProgress(
-            epoch=-(-self._step // self._epoch_steps),
-            epochs=self.config.epochs,
-            step=self._step,
-            steps=self.steps,
-            accuracy=self._correct.item() / max(self._seen, 1),
-            images_per_second=visited / seconds if seconds else 0.0,
-            seconds=self._seconds,
-            seconds_left=(self.steps - self._step) * seconds / max(steps, 1),
-            learning_rate=self._rate(max(self._step - 1, 0)),
-            validation_loss=self._validation_loss,
-            **self._means(),
-        )
-
-    def _check_finite(self) -> None:
-        """Stop on a loss or a weight that is out of hand, with the last good weights in place."""
-        means = self._means()
-        networks = self._stepper.networks().values()
-        size = weights_norm(p for network in networks for p in network.parameters())
-        classes = self._stepper.classifier.architecture.classes
-        losses = means["loss"], means["discriminator"]
-        if all(bearable(loss, classes) for loss in losses) and math.isfinite(size):
-            return
-        failed = self._step
-        self._put_back(*self._good)
-        raise TrainingError(
-            f"training of the GAN diverged before step {failed} of {self.steps}: loss of the "
-            f"generators {means['loss']:.4g}, of the discriminator {means['discriminator']:.4g}, "
-            f"norm of the weights {size:.4g}; the weights of step {self._step} are kept; try "
-            "another seed, or fewer epochs"
-        )
-
-    def _validate(self, held_out: Tensor) -> None:
-        judged = Judged(self._stepper.generator, self._stepper.classifier).eval()
-        rows = held_out.to(self._pool.home)
-        self._validation_loss = validation.mean_loss(
-            judged, self._pool, rows, self.config.precision
-        )
-
-    def _capture(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        tensors = self._stepper.tensors()
-        tensors |= {"meter.losses": self._losses, "meter.correct": self._correct}
-        document = {
-            "gan": VERSION,
-            "step": self._step,
-            "seen": self._seen,
-            "validation_loss": self._validation_loss,
-            "run": self._identity,
+    def _networks(self) -> dict[str, nn.Module]:
+        """All that is trained, by the names under which checkpoints hold it."""
+        return {
+            "generator": self.model,
+            "inverse": self.inverse,
+            "discriminator": self.discriminator,
         }
-        return {name: t.detach().clone() for name, t in tensors.items()}, document
 
-    def _put_back(self, tensors: dict[str, Tensor], document: dict[str, Any]) -> None:
-        self._stepper.restore(tensors, steps=document["step"])
-        self._losses.copy_(tensors["meter.losses"])
-        self._correct.copy_(tensors["meter.correct"])
-        self._validation_loss = document["validation_loss"]
-        self._step, self._seen = int(document["step"]), int(document["seen"])
+    def prepare(self, images: Tensor) -> None:
+        check_images(self._classifier, images)
+        channels, height, width = images.shape[1:]
+        if channels != 3:
+            raise TrainingError(
+                f"images have {channels} channels; a GAN-based transformation takes 3"
+            )
+        check_size(self.model.widths, height, width)
+        targets = self._targets
+        alike = targets.dtype == torch.uint8 and targets.shape[1:] == images.shape[1:]
+        if not (alike and len(targets)):
+            dtype = str(targets.dtype).removeprefix("torch.")
+            raise TrainingError(
+                f"targets are {dtype} {'×'.join(map(str, targets.shape))}; expected uint8 "
+                f"M×{channels}×{height}×{width}, at least one"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        settings = self.config.as_dict().items()
+        return {
+            "widths": list(self.model.widths),
+            "classifier": weights_sha256(self._classifier),
+            "targets": identity.digest(self._targets),
+            **{f"gan.{name}": value for name, value in settings},
+        }
+
+    def enter(self, epoch: int, plan: Plan) -> None:
+        """Draw targets for the whole epoch, as many as images, and cut them alike."""
+        if self._rows is None or self._rows[0] != epoch:
+            generator = seeding.generator(self._seed, "gan target", epoch)
+            rows = torch.randint(len(self._targets), (len(plan.rows),), generator=generator)
+            self._rows = (epoch, Plan(rows.to(self._targets.device), None, plan.steps))
+
+    def learning_rate(self, step: int, steps: int) -> float:
+        return self.config.learning_rate * min(1.0, 2 * (1 - step / steps))
+
+    def step(self, images: Tensor, labels: Tensor, at: Step) -> Measured:
+        """Train generators, then discriminator, on as many targets as images."""
+        config, rate = self.config, self.learning_rate(at.number, at.steps)
+        # Channels stay first: normalisation an image at a time would put them there anyway.
+        plain, targets = images.float() / 255, self._draw(at).float() / 255
+        with autocast(self.precision, self.device):
+            protected = self.model(plain)
+            judged = self.discriminator(protected).float()
+            returned = self.inverse(protected)
+            logits = self._classifier(255 * protected).float()
+        adversarial = (judged - 1).square().mean()
+        cycle = 2 * (returned - plain).abs().mean()  # 2: from [0, 1] to [−1, 1]
+        classification = F.cross_entropy(logits, labels)
+        loss = adversarial + config.cycle_weight * cycle + config.class_weight * classification
+        # Gradients of these parameters alone: neither the classifier nor D is to learn from it.
+        _update(self._optimisers[0], loss, rate)
+        with autocast(self.precision, self.device):
+            real = self.discriminator(targets).float()
+            made = self.discriminator(protected.detach()).float()
+        discriminator = ((real - 1).square().mean() + made.square().mean()) / 2
+        _update(self._optimisers[1], discriminator, rate)
+        with torch.no_grad():
+            parts = torch.stack((loss, adversarial, cycle, classification, discriminator))
+            correct = (logits.argmax(dim=1) == labels).sum()
+        return Measured(parts.detach().double() * len(labels), correct)
+
+    def _draw(self, at: Step) -> Tensor:
+        """The targets of a step, on the device: uint8 B×3×H×W."""
+        assert self._rows is not None, "an epoch is entered before its steps"
+        plan = self._rows[1]
+        rows, _, _ = plan.batch(at.number % plan.steps)
+        return self._targets.index_select(0, rows).to(self.device)
+
+    def weights(self) -> Iterable[Tensor]:
+        return (p for network in self._networks().values() for p in network.parameters())
+
+    def validate(self, batches: Iterable[Batch]) -> float:
+        """The frozen classifier's cross-entropy on protected images."""
+
+        def logits(images: Tensor) -> Tensor:
+            found: Tensor = self._classifier(255 * self.model(images.float() / 255))
+            return found
+
+        return mean_loss(logits, batches, precision=self.precision, device=self.device)
+
+    def conclude(self) -> None:
+        """The last weights are the result."""
+
+    def tensors(self) -> dict[str, Tensor]:
+        weights = {
+            f"{name}.{key}": tensor
+            for name, network in self._networks().items()
+            for key, tensor in network.state_dict().items()
+        }
+        moments = {
+            f"adam.{which}.{number:04}.{key}": value
+            for which, optimiser in enumerate(self._optimisers)
+            for number, parameter in enumerate(optimiser.param_groups[0]["params"])
+            for key, value in optimiser.state[parameter].items()
+        }
+        return weights | moments
+
+    def restore(self, tensors: Mapping[str, Tensor], *, steps: int) -> None:
+        for name, network in self._networks().items():
+            network.load_state_dict({k: tensors[f"{name}.{k}"] for k in network.state_dict()})
+        for which, optimiser in enumerate(self._optimisers):
+            optimiser.state.clear()
+            if not steps:
+                continue
+            for number, parameter in enumerate(optimiser.param_groups[0]["params"]):
+                prefix = f"adam.{which}.{number:04}."
+                state = optimiser.state[parameter]
+                state["step"] = tensors[prefix + "step"].to(self.device).clone()
+                for key in ("exp_avg", "exp_avg_sq"):
+                    state[key] = torch.empty_like(parameter, requires_grad=False)
+                    state[key].copy_(tensors[prefix + key])
 
 
-def _check(images: Tensor, labels: Tensor, targets: Tensor, classifier: Network) -> None:
-    check_images(classifier, images)
-    check_labels(labels, len(images), classifier.architecture.classes, 1)
-    if classifier.architecture.channels != 3:
-        raise TrainingError(
-            f"images have {classifier.architecture.channels} channels; a GAN-based transformation "
-            "takes 3"
-        )
-    expected = tuple(images.shape[1:])
-    if targets.dtype != torch.uint8 or tuple(targets.shape[1:]) != expected or not len(targets):
-        found = f"{str(targets.dtype).removeprefix('torch.')} {'×'.join(map(str, targets.shape))}"
-        wanted = "×".join(map(str, expected))
-        raise TrainingError(f"targets are {found}; expected uint8 M×{wanted}, at least one")
-
-
-def _describe(
-    stepper: GanStepper, images: Tensor, labels: Tensor, targets: Tensor, seed: int
-) -> dict[str, Any]:
-    """What makes a run this run, as JSON values."""
-    return {
-        "widths": list(stepper.generator.widths),
-        "classifier": model_files.weights_sha256(stepper.classifier),
-        "seed": seed,
-        "images": identity.digest(images),
-        "labels": identity.digest(labels),
-        "targets": identity.digest(targets),
-        **{f"gan.{key}": value for key, value in stepper.config.as_dict().items()},
-    }
+def _update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
+    """Change an optimiser's own parameters by their gradients, and no others."""
+    (group,) = optimiser.param_groups
+    for parameter, gradient in zip(
+        group["params"], torch.autograd.grad(loss, group["params"]), strict=True
+    ):
+        parameter.grad = gradient
+    group["lr"] = rate
+    optimiser.step()
+    optimiser.zero_grad(set_to_none=True)

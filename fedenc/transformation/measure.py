@@ -149,7 +149,7 @@ def ask(
         )
     h = transformation.to(device)
     models = [_placed(psi, device)] + ([] if foreign is None else [_placed(foreign, device)])
-    said: list[list[Tensor]] = [[] for _ in range(5)]
+    found: list[list[Tensor]] = [[] for _ in range(5)]
     protected, bounds = [], []
     for part in torch.split(images, _CHUNK):
         x = part.to(device)
@@ -157,11 +157,11 @@ def ask(
         y = (255 * outputs).round().to(torch.uint8)
         asked = [(models[0], x), (models[0], y), (models[0], 255 * outputs)]
         asked += [(model, z) for model in models[1:] for z in (y, x)]
-        for answers, (model, z) in zip(said, asked, strict=False):
+        for answers, (model, z) in zip(found, asked, strict=False):
             answers.append(_classes(model, z))
         protected.append(y.cpu())
         bounds.append(torch.stack(torch.aminmax(outputs)).cpu())
-    plain, rounded, unrounded, other, other_plain = (torch.cat(a) if a else None for a in said)
+    plain, rounded, unrounded, other, other_plain = (torch.cat(a) if a else None for a in found)
     assert plain is not None
     assert rounded is not None
     assert unrounded is not None

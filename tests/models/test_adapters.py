@@ -10,6 +10,7 @@ from fedenc.models.adapters import ADAPTERS, BlockLinear, BlockSpectralNorm, Ele
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
 from fedenc.training.model_files import weights_sha256
+from fedenc.training.training_set import TrainingSet
 
 CPU = torch.device("cpu")
 
@@ -93,7 +94,8 @@ def test_a_network_with_an_adapter_trains_and_resumes(name):
     def run(state=None):
         model = models.build("resnet20", channels=3, classes=3, size=(8, 8), adapter=name)
         before = [p.detach().clone() for p in model.adapter.parameters()]
-        made = fit(model, images, labels, config=config, seed=0, device=CPU, state=state)
+        data = TrainingSet(images, labels)
+        made = fit(model, data, config, seed=0, device=CPU, state=state)
         next(made)
         halfway = made.checkpoint()
         list(made)

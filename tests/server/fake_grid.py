@@ -43,6 +43,10 @@ class FakeGrid:
         self.most = 0  # requests in flight at once
         self.refuse: set[int] = set()  # nodes to which nothing can be sent
         self.open: set[str] = set()
+        self.node_ids: Sequence[int] = ()  # that have registered
+
+    def get_node_ids(self) -> Sequence[int]:
+        return self.node_ids
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         ids = []

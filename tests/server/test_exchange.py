@@ -137,6 +137,7 @@ def test_a_lost_link_is_not_taken_for_a_bad_answer(monkeypatch: pytest.MonkeyPat
         list(exchange.ask(requests(2)))
 
 
+@pytest.mark.usefixtures("quick_collections")
 def test_no_reply_outlives_its_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     class Watched(RecordDict):
         pass

@@ -21,7 +21,7 @@ def plan(images: int, views: int = 1, name: str = "none", batch: int = 7, **keyw
     )
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=50)
 @given(
     st.integers(2, 60),
     st.integers(1, 4),

@@ -1,8 +1,7 @@
 import pytest
+import tiny
 import torch
 
-from fedenc import data as datasets
-from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.training.loop import fit
 from fedenc.training.recipes import RECIPES, recipe
@@ -33,12 +32,8 @@ def test_a_scaled_recipe_is_the_same_schedule_in_less_time():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_at_a_small_scale(name):
-    photos = datasets.load("photos")
-    images = torch.from_numpy(photos.train.images[::20].copy())
-    labels = torch.from_numpy(photos.train.labels[::20].copy())
-    model = models.build("resnet20", channels=3, classes=len(photos.classes), size=(32, 32))
-    run = fit(model, images, labels, config=recipe(name, scale=0.005), seed=0, device=CPU)
-    (*_, last) = run
+    small = recipe(name, epochs=2, batch_size=16)
+    (*_, last) = fit(tiny.network(), tiny.examples(), small, seed=0, device=CPU)
     assert last.done
     assert last.loss < 10
 

@@ -28,26 +28,12 @@ from fedenc.ciphers.base import Cipher
 from fedenc.ciphers.files import manifest
 from fedenc.ciphers.files.manifest import Entry, Header
 from fedenc.errors import CipherError, DataError, EngineError, FedencError
+from fedenc.files import FileSummary
 from fedenc.images import lossless
 from fedenc.keys import KeyRing, Keystream, Policy, new_nonce
 
 Progress = Callable[[int, int], None]
 _FILES_A_PROCESS = 32  # with fewer, starting a process costs more time than it saves
-
-
-@dataclass(frozen=True)
-class Report:
-    """What became of the files.
-
-    Attributes:
-        done: written in this run.
-        skipped: there already, from an earlier run.
-        failed: (file, reason) of all others.
-    """
-
-    done: int
-    skipped: int
-    failed: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +57,7 @@ def encrypt(
     suffix: str = ".png",
     processes: int | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> FileSummary:
     """Encrypt an image or all images of a folder.
 
     Args:
@@ -127,7 +113,7 @@ def decrypt(
     *,
     processes: int | None = None,
     progress: Progress | None = None,
-) -> Report:
+) -> FileSummary:
     """Decrypt an encrypted image or folder; the method and its parameters come from the manifest.
 
     Args:
@@ -170,13 +156,13 @@ def _new_entry(file: str, source: str) -> Entry:
     return Entry(file, source, secrets.randbits(63))
 
 
-def _encrypt_file(job: _Job, header: Header, ring: KeyRing) -> Report:
+def _encrypt_file(job: _Job, header: Header, ring: KeyRing) -> FileSummary:
     outcome = _encrypt_one(header, ring, job)
     if isinstance(outcome, str):
-        return Report(0, 0, ((str(job.source), outcome),))
+        return FileSummary(0, 0, ((str(job.source), outcome),))
     manifest.create(_beside(job.target), header)
     manifest.append(_beside(job.target), outcome)
-    return Report(1, 0, ())
+    return FileSummary(1, 0, ())
 
 
 def _encrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
@@ -240,7 +226,7 @@ def _run(
     record: Path | None,
     processes: int | None,
     progress: Progress | None,
-) -> Report:
+) -> FileSummary:
     done, failed = 0, []
     total = len(jobs) + skipped
     for job, outcome in zip(jobs, _outcomes(worker, jobs, processes), strict=True):
@@ -252,7 +238,7 @@ def _run(
                 manifest.append(record, outcome)
         if progress:
             progress(skipped + done + len(failed), total)
-    return Report(done, skipped, tuple(failed))
+    return FileSummary(done, skipped, tuple(failed))
 
 
 def _outcomes(worker: _Worker, jobs: Sequence[_Job], processes: int | None) -> Iterator[_Outcome]:

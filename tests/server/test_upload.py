@@ -21,8 +21,8 @@ from fedenc.errors import QuorumError
 from fedenc.shard import Shard
 from fedenc.wire import pack
 from server.collector import Failure, Roster
-from server.pool import Pool
-from server.uploads import Uploaded, collect_uploads
+from server.phases.upload import Uploaded, collect_uploads
+from server.pool import PoolWriter
 
 Fault = Callable[[int, int], Any]  # of participant and attempt
 SILENT = "silent"
@@ -58,11 +58,11 @@ class World:
 
 def run(
     monkeypatch: pytest.MonkeyPatch, folder: Path, world: Any, nodes: int, **view: Any
-) -> tuple[Uploaded, Pool, FakeGrid]:
+) -> tuple[Uploaded, PoolWriter, FakeGrid]:
     exchange, grid = link(monkeypatch, world)
     seen = provider_view(**view)
     roster = Roster(tuple(range(nodes)), seen.participants + seen.outsiders)
-    pool = Pool(folder)
+    pool = PoolWriter(folder)
     seen_by_person = []  # as the console is told
 
     def progress(done: int) -> None:
@@ -177,7 +177,7 @@ def test_too_few_uploads_say_who_and_why(monkeypatch: pytest.MonkeyPatch, tmp_pa
 def test_resuming_asks_only_for_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    early = Pool(tmp_path)
+    early = PoolWriter(tmp_path)
     early.append([make_shard(0), make_shard(3)])
     early.close()
     uploaded, pool, grid = run(monkeypatch, tmp_path, World(2, 5), 3)
@@ -190,7 +190,7 @@ def test_resuming_asks_only_for_what_is_missing(
 def test_a_resumed_run_survives_garbage_in_place_of_the_roster(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, attempts: int
 ) -> None:
-    Pool(tmp_path).append([make_shard(0), make_shard(1)])
+    PoolWriter(tmp_path).append([make_shard(0), make_shard(1)])
 
     def world(node: int, kind: str, facts: dict[str, Any]) -> Sequence[Reply]:
         return [(0.1, RecordDict())] if node == 1 else World(2, 5)(node, kind, facts)
@@ -343,6 +343,7 @@ def test_garbage_that_arrives_as_success(
     assert [f.id for f in uploaded.failed] == [1]
 
 
+@pytest.mark.usefixtures("quick_collections")
 def test_replies_are_gone_before_the_next_are_pulled(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

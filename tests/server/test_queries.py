@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from fedenc.scenario.sections import Server
 from fedenc.shard import Shard
 from fedenc.wire import pack, unpack_arrays
-from server.answers import Answered, Tally, _tally, answer_queries
+from server.app import Answered, answer_queries
 from server.collector import SCORE, UPLOAD, Roster
 from server.exchange import Exchange, Request
+from server.phases.score import Tally, read_tally
 
 
 class MeanPredictor:
@@ -85,7 +86,7 @@ def ask(
         predictor,
         seen,
         {0, 1, 2, 3} if members is None else members,
-        lambda phase, done, total: None,
+        lambda event: None,
     )
     return answered, predictor, grid
 
@@ -221,9 +222,9 @@ def test_pairs_are_bounded_by_the_paired_conditions_alone() -> None:
     """The parts of the test set behind the conditions may differ in size by one."""
     sizes = {"plain": 9, "encrypted": 9, "same-key": 8}
     entry = {"correct": dict.fromkeys(sizes, 1), "total": sizes, "agree": 9, "pairs": 9}
-    assert _tally(entry, sizes) == Tally(entry["correct"], sizes, 9, 9)  # type: ignore[arg-type]
+    assert read_tally(entry, sizes) == Tally(entry["correct"], sizes, 9, 9)  # type: ignore[arg-type]
     unpaired = {"correct": {"plain": 1}, "total": {"plain": 9}, "agree": 1, "pairs": 1}
-    assert _tally(unpaired, {"plain": 9}) is None
+    assert read_tally(unpaired, {"plain": 9}) is None
 
 
 def test_an_upload_that_comes_during_queries_changes_no_reason(
@@ -245,7 +246,7 @@ def test_an_upload_that_comes_during_queries_changes_no_reason(
         MeanPredictor(),
         provider_view(server=Server(deadline=5.0, attempts=1)),
         {0, 1, 2, 3},
-        lambda phase, done, total: None,
+        lambda event: None,
     )
     assert not exchange._given_up
     assert [(f.id, f.reason) for f in answered.failed] == [(1, "its node failed: why it failed")]
@@ -270,7 +271,7 @@ json_values = st.recursive(
 )
 def test_any_counts_are_possible_or_refused(entry: Any) -> None:
     sizes = {"plain": 3, "encrypted": 3}
-    tally = _tally(entry, sizes)
+    tally = read_tally(entry, sizes)
     if tally is not None:
         assert tally.total == sizes
         assert all(0 <= tally.correct[c] <= 3 for c in sizes)

@@ -1,0 +1,1 @@
+"""The phases in which participants are asked for something: upload, queries, score."""

@@ -1,0 +1,86 @@
+"""The score phase: hand back class scores, and take the counts that participants make of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import RecordDict
+
+from fedenc.scenario.sections import ENCRYPTED, PLAIN
+from fedenc.wire import pack_arrays
+from server.collector import SCORE, Phase, Roster, Verdict, asking
+from server.exchange import Answer
+from server.trainer import Scores
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts one participant reported about its own queries."""
+
+    correct: dict[str, int]
+    total: dict[str, int]
+    agree: int | None
+    pairs: int | None
+
+
+class Score(Phase):
+    """Has everybody who was answered score its own answers.
+
+    Args:
+        scores: of each participant, by condition.
+
+    Attributes:
+        tallies: counts of each participant, as far as they can be true.
+    """
+
+    kind = SCORE
+
+    def __init__(self, roster: Roster, scores: Mapping[int, Mapping[str, Scores]]) -> None:
+        super().__init__(roster, scores)
+        self._scores = scores
+        self.tallies: dict[int, Tally] = {}
+
+    def request(self, ids: tuple[int, ...] | None, attempt: int) -> RecordDict:
+        """Send the scores of the participants asked."""
+        content = asking(ids or (), attempt)
+        for i in ids or ():
+            content[f"scores.{i}"] = pack_arrays(dict(self._scores[i]))
+        return content
+
+    def accept(self, answer: Answer, facts: Mapping[str, Any]) -> Verdict:
+        """Take over the counts of one reply, as far as they can be true."""
+        reported = facts.get("scores")
+        served: set[int] = set()
+        refused: dict[int, str] = {}
+        for i in answer.request.participants or ():
+            entry = reported.get(str(i)) if isinstance(reported, dict) else None
+            if entry is None or self.roster.node_of(i) != answer.request.node:
+                continue
+            sizes = {condition: len(part) for condition, part in self._scores[i].items()}
+            if tally := read_tally(entry, sizes):
+                self.tallies[i] = tally
+                served.add(i)
+            else:
+                refused[i] = f"impossible counts for queries {sizes}"
+        return served, refused
+
+
+def read_tally(entry: Any, sizes: Mapping[str, int]) -> Tally | None:
+    """What a participant reported as counts, or None if it cannot be right.
+
+    Args:
+        sizes: queries that it was answered, by condition.
+    """
+    if not isinstance(entry, dict) or entry.get("total") != sizes:
+        return None
+    correct, agree, pairs = entry.get("correct"), entry.get("agree"), entry.get("pairs")
+    if not isinstance(correct, dict) or correct.keys() != sizes.keys():
+        return None
+    if not all(type(n) is int and 0 <= n <= sizes[c] for c, n in correct.items()):
+        return None
+    if agree is None and pairs is None:
+        return Tally(correct, dict(sizes), None, None)
+    most = min(sizes.get(PLAIN, 0), sizes.get(ENCRYPTED, 0))
+    if type(agree) is int and type(pairs) is int and 0 <= agree <= pairs <= most:
+        return Tally(correct, dict(sizes), agree, pairs)
+    return None
