@@ -21,7 +21,7 @@ Kind = Literal["raise", "die", "silent", "garble", "wrong_shape", "duplicate"]
 
 
 class InjectedFaultError(Exception):
-    """Raised by a participant that was told to raise."""
+    """Raised by a participant whose fault is to raise."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class Context:
         nonce: public, 16 bytes, new for every upload or query batch.
         ids: int64 (N,), the participant's own numbers for the images.
         views: which ciphertext of each image: one number, or int64 (N,).
-        independent: each image under a key of its own, whatever the key policy says.
+        independent: each image under a key of its own, under any key policy.
     """
 
     purpose: str

@@ -1,4 +1,4 @@
-"""How torch's threads wait for each other on a CPU. Imports nothing, since torch reads it once."""
+"""How torch's threads wait for each other on a CPU. Imports no torch, which reads it only once."""
 
 import os
 from collections.abc import MutableMapping
@@ -8,12 +8,12 @@ SPIN_COUNT = "10000"
 
 
 def spin_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Have threads that wait spin a little and then sleep; what the user has set stays.
+    """Let waiting threads spin only briefly before they sleep; what the user has set is kept.
 
-    libgomp's own default is to spin for milliseconds, which costs nothing while a training has the
-    machine to itself. Where two share the cores, threads then burn the time that those they wait
-    for would need, and each runs at a tenth of its speed. Call this before torch is imported.
-    ``benchmarks/side_by_side`` measures it.
+    By default libgomp's threads spin for milliseconds. This costs nothing while a training has the
+    machine to itself. If two share the cores, waiting threads use the time that the threads they
+    wait for need, and each training runs at a tenth of its speed. Call this before torch is
+    imported. ``benchmarks/side_by_side`` measures it.
     """
     if not any(name in environment for name in WAITING):
         environment["GOMP_SPINCOUNT"] = SPIN_COUNT

@@ -1,10 +1,10 @@
-"""Flower's backend for simulations on Ray, with a pool of client processes that are there.
+"""Flower's backend for simulations on Ray, with a pool of client processes that have started.
 
-Flower hands messages to as many Ray actors as the cluster has CPUs, whether or not Ray could place
-them, gives those that died back to the pool, and waits for all of them at the end. So a run never
-returns where another program holds a CPU, and a dead actor takes the messages of participants that
-are well. Here a message goes to an actor that has started, dead ones are replaced by new ones for
-which Ray is asked, and nothing is waited for once the server is done.
+Flower gives messages to as many Ray actors as the cluster has CPUs, whether or not Ray could place
+them, puts actors that died back into the pool, and waits for all actors at the end. So a run never
+ends if another program holds a CPU, and a dead actor fails the messages of healthy participants.
+Here a message goes only to an actor that has started, a dead actor is replaced by a new one, and
+nothing is waited for once the server is done.
 """
 
 import threading
@@ -29,8 +29,8 @@ _FAILED_STARTS = 10  # actors in a row that die before they have started, after 
 class ClientProcesses(RayBackend):
     """Runs messages in Ray actors; a message waits until one is ready.
 
-    A message that its process dies of is reported as failed, and not tried again here: how often
-    participants are asked is the server's to decide.
+    A message during which its process dies is reported as failed and not tried again here: the
+    server decides how often participants are asked.
     """
 
     def __init__(self, server_done: threading.Event, backend_config: Any) -> None:
@@ -45,7 +45,7 @@ class ClientProcesses(RayBackend):
         self._failed_starts = 0
 
     def build(self, app_fn: Callable[[], ClientApp]) -> None:
-        """Ask Ray for one actor a CPU of the cluster, without waiting for any."""
+        """Ask Ray for one actor per CPU of the cluster, without waiting for any."""
         self.app_fn = app_fn
         self._size = pool_size_from_resources(self.client_resources)
         for _ in range(self._size):
@@ -70,8 +70,8 @@ class ClientProcesses(RayBackend):
         node = str(context.node_config[PARTITION_ID_KEY])
         while True:
             actor = self._take()
-            # An actor does one thing after the other: where it dies, this tells whether it died
-            # of the message or before it got there.
+            # An actor works on one call after another. If it dies, this shows whether it died
+            # during the message or before.
             reached = actor.__ray_ready__.remote()
             future = actor.run.remote(self.app_fn, message, node, context)
             try:
@@ -88,7 +88,7 @@ class ClientProcesses(RayBackend):
                 return reply, updated
 
     def terminate(self) -> None:
-        """End all actors, also those that Ray has not placed. Ray itself is its session's."""
+        """End all actors, also those that Ray has not placed. Ray itself ends with its session."""
         with self._lock:
             for actor in (*self._starting.values(), *self._idle, *self._busy):
                 ray.kill(actor)
@@ -98,7 +98,7 @@ class ClientProcesses(RayBackend):
         self._starting[actor.__ray_ready__.remote()] = actor
 
     def _take(self) -> Any:
-        """Wait for an actor that is ready: one that has worked last, if there is a choice."""
+        """Wait for an actor that is ready, and prefer the one that worked last."""
         while not self._server_done.is_set():
             with self._lock:
                 self._admit()
@@ -109,7 +109,7 @@ class ClientProcesses(RayBackend):
         raise EngineError("the server was done before the message found a client process")
 
     def _admit(self) -> None:
-        """Let actors that have started in, and replace those that failed to."""
+        """Add actors that have started to the pool, and replace those that failed to start."""
         if not self._starting:
             return
         waiting = list(self._starting)
@@ -138,7 +138,7 @@ class ClientProcesses(RayBackend):
             self._idle.append(actor)
 
     def _replace(self, actor: Any) -> None:
-        ray.kill(actor)  # it may only be out of reach, and would hold its CPU
+        ray.kill(actor)  # if it is only unreachable, it must not keep its CPU
         with self._lock:
             self._busy.remove(actor)
             self._start()

@@ -1,7 +1,7 @@
 """An experiment without its engine: the same uploads, training and queries, all in this process.
 
-It says nothing about messages, time or faults, and everything about accuracy: the model is the one
-that the engine's run ends with, byte for byte.
+It shows nothing about messages, time or faults, but the same accuracy: the model is byte for byte
+the one of a run with the engine.
 """
 
 import os
@@ -34,7 +34,7 @@ def perform(experiment: Experiment, folder: Path, on_event: OnEvent) -> Outcome:
     """Upload, train and ask.
 
     Args:
-        folder: for checkpoints; a training that was interrupted goes on from them.
+        folder: for checkpoints, from which an interrupted training continues.
 
     Raises:
         TrainingError: as in a run.
@@ -104,7 +104,7 @@ def _ask(
 
 @contextmanager
 def _threads(count: int) -> Iterator[None]:
-    """So many threads of torch's, as the provider's trainer has them."""
+    """Run torch with this many threads, as the provider's trainer does."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

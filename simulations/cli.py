@@ -1,4 +1,4 @@
-"""The ``fedenc`` command: simulations here, the library's own commands mounted beside them."""
+"""The ``fedenc`` command: simulations here, together with the library's own commands."""
 
 import os
 import signal
@@ -204,7 +204,7 @@ def _fail(error: FedencError) -> int:
 
 def _interrupted() -> int:
     training = "transformation" in sys.argv[1:2]
-    how = "give the same command again to go on" if training else "go on with --resume"
+    how = "repeat the command to continue" if training else "continue with --resume"
     print(f"fedenc: interrupted; {how}", file=sys.stderr)
     return 130
 

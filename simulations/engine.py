@@ -41,8 +41,8 @@ _QUIET = {
 
 
 def quiet() -> None:
-    """Switch off telemetry, update checks and most messages of Flower and Ray, and keep waiting
-    threads from burning the time of others. Call it before they are imported."""
+    """Switch off telemetry, update checks and most messages of Flower and Ray, and let
+    threads that wait for each other sleep soon. Call it before they are imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     threads.spin_briefly()

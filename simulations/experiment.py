@@ -26,7 +26,7 @@ class Experiment:
     Attributes:
         name: the preset's or file's, for people.
         scenario: settled: every default that depends on something else is written out.
-        population: who takes part; made once a process.
+        population: who takes part; made once in a process.
         warnings: what the scenario sets although its method advises against it.
     """
 
@@ -62,7 +62,7 @@ class Experiment:
 
     @cached_property
     def given(self) -> Given | None:
-        """Classifiers that the third party hands to the provider; None where it trains its own."""
+        """Classifiers that the third party gives to the provider; None if that trains its own."""
         return third_party.given(self.scenario)
 
     def in_words(self) -> str:

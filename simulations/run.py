@@ -178,7 +178,7 @@ class SimulatedHost:
 
 
 def host(scenario: Scenario, traces: Path | None, context: Context) -> SimulatedHost:
-    """The participants that a client process simulates, made once a process."""
+    """The participants that a client process simulates, made once in a process."""
     return _host(scenario.model_dump_json(by_alias=True), traces)
 
 

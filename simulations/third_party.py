@@ -165,18 +165,18 @@ def facts(scenario: Scenario) -> dict[str, Any]:
 
 
 def images(scenario: Scenario) -> str:
-    """What the classifiers that the third party hands to the provider were trained on."""
+    """What the classifiers that the third party gives to the provider were trained on."""
     return "protected" if scenario.transformation.method == "gan" else "plain"
 
 
 def with_bundle(scenario: Scenario, folder: Path) -> Scenario:
-    """The scenario with the bundle of that folder, whatever the current folder is later."""
+    """The scenario with the bundle of that folder, also if the current folder changes."""
     settings = scenario.transformation.model_copy(update={"bundle": str(folder.resolve())})
     return scenario.model_copy(update={"transformation": settings})
 
 
 def given(scenario: Scenario) -> Given | None:
-    """The classifiers that the third party hands to the provider; None where it trains its own.
+    """The classifiers that the third party gives to the provider; None if that trains its own.
 
     Raises:
         TransformationError: they are missing.

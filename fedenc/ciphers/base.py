@@ -230,7 +230,7 @@ def _check(name: str, images: Tensor, keystream: Keystream) -> Tensor:
     if keystream.count != len(images):
         raise CipherError(
             f"the keystream is for {keystream.count} images, {name} holds {len(images)}; "
-            "ask the key ring for one id an image"
+            "ask the key ring for one id per image"
         )
     return images.as_subclass(Tensor)
 

@@ -103,7 +103,7 @@ def named(name: str) -> Augmentation:
 
 @dataclass(frozen=True)
 class Draw:
-    """Parameters for N images, one row an image; integers are int64."""
+    """Parameters for N images, one row per image; integers are int64."""
 
     down: Tensor  # N
     right: Tensor  # N
@@ -167,7 +167,7 @@ def shift_and_flip(
     """
     count, channels, height, width = images.shape
     device = images.device
-    # One row and one column of fill around the image; whatever lies further out is clamped to it.
+    # One row and one column of fill around the image; pixels further out are clamped to it.
     framed = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)
     rows = torch.arange(1, height + 1, device=device) - down[:, None]
     columns = torch.arange(1, width + 1, device=device) - right[:, None]

@@ -1,4 +1,4 @@
-"""``folder``: any tree of image files, one folder a class (torchvision's ImageFolder layout)."""
+"""``folder``: any tree of image files, one folder per class (torchvision's ImageFolder layout)."""
 
 import hashlib
 import logging

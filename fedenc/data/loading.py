@@ -75,7 +75,7 @@ def _source(name: str, root: Path | None, size: int | None, download: bool, cach
         if root is None or size is None:
             missing = "data.root, the folder" if root is None else "data.size, in pixels"
             raise DataError(
-                f"folder needs {missing}; expected both a root with one folder of images a class "
+                f"folder needs {missing}; expected both a root with one folder per class "
                 "and the size to resize them to"
             )
         return folder.source(root.expanduser(), size)

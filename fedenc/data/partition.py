@@ -105,7 +105,7 @@ def _checked(labels: ArrayLike, participants: int, cap: int | None) -> NDArray[n
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
             f"labels to partition are {array.dtype} of shape {array.shape}; "
-            "expected one integer an image, shape (N,)"
+            "expected one integer per image, shape (N,)"
         )
     if participants < 1:
         raise DataError(f"cannot partition over {participants} participants; expected 1 or more")
@@ -115,7 +115,7 @@ def _checked(labels: ArrayLike, participants: int, cap: int | None) -> NDArray[n
             f"one; ask for at most {len(array)} participants or use a larger data set"
         )
     if cap is not None and cap < 1:
-        raise DataError(f"the cap of images a participant is {cap}; expected 1 or more, or none")
+        raise DataError(f"the cap of images per participant is {cap}; expected 1 or more, or none")
     return array
 
 

@@ -22,9 +22,9 @@ class Row:
     """One row of a sheet. Text is limited to what Pillow's own font has: Latin letters.
 
     Attributes:
-        label: what stands left of it; may have several lines.
+        label: text to the left of the row; may have several lines.
         images: uint8 (C, H, W) of any sizes, gray if C is 1; None leaves a place empty.
-        captions: what stands under each image, as many as there are images.
+        captions: text under each image, as many as there are images.
     """
 
     label: str

@@ -92,7 +92,7 @@ def _stream(subkey: bytes, nonce: bytes = _NONCE) -> CipherContext:
 
 
 class Keystream:
-    """The key material of a batch of N images: one stream an image, or one stream for all.
+    """The key material of a batch of N images: one stream per image, or one stream for all.
 
     ``count`` is N; ``streams`` is U: 1 where a policy gives the whole batch one key, else N. Every
     draw returns arrays whose first axis is U; an axis of length 1 broadcasts over the batch, so a
@@ -111,7 +111,7 @@ class Keystream:
     def __init__(self, subkeys: Sequence[bytes], count: int) -> None:
         if len(subkeys) not in (1, count):
             raise CipherError(
-                f"a keystream has one subkey or one an image; found {len(subkeys)} subkeys "
+                f"a keystream has one subkey, or one per image; found {len(subkeys)} subkeys "
                 f"for {count} images"
             )
         if any(len(key) != SUBKEY_BYTES for key in subkeys):

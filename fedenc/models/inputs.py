@@ -99,7 +99,7 @@ class InputStage(nn.Module):
         if len(mean) != self.channels or len(std) != self.channels:
             raise TrainingError(
                 f"input statistics have {len(mean)} means and {len(std)} deviations; "
-                f"expected {self.channels} of each, one a channel"
+                f"expected {self.channels} of each, one per channel"
             )
         if not all(math.isfinite(s) and s > 0 for s in std):
             raise TrainingError(f"input deviations are {std}; expected positive numbers")

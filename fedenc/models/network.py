@@ -9,7 +9,7 @@ from fedenc.models.inputs import InputStage
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build the network again; stored beside its weights."""
+    """All that is needed to build the network again; stored with its weights."""
 
     name: str
     channels: int

@@ -187,7 +187,7 @@ def _described(errors: Iterable[Any]) -> Iterator[str]:
 
 
 def _known(location: Sequence[str]) -> Iterator[str]:
-    """The keys that may stand where an unknown one was found."""
+    """The keys that are known where an unknown one was found."""
     section: Any = Scenario
     if len(location) > 1:
         section = Scenario.model_fields[location[0]].annotation

@@ -90,7 +90,7 @@ class Transformation(Section):
     be is explained, and has its defaults, in ``TransformationConfig``."""
 
     bundle: str | None = None  # folder of a trained one; None: the third party trains one now
-    digest: str | None = None  # SHA-256 that the network must have; None: whatever is there
+    digest: str | None = None  # SHA-256 that the network must have; None: any
     answers: Literal["third-party", "central"] = "third-party"  # whose classifier answers queries
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training images, its own
     method: Method = TransformationConfig.method
@@ -184,7 +184,7 @@ class Server(Section):
     gpus: Literal["auto", 0, 1] = "auto"  # of each worker
     workers: Count = 1  # processes that train together, data-parallel
     threads: Count | None = None  # of each worker; None: the machine's cores, divided among them
-    min_clients: Count | None = None  # uploads needed to go on; None: half of the participants
+    min_clients: Count | None = None  # uploads needed to start training; None: half of them
     deadline: Positive = 60.0  # seconds without any reply after which it stops waiting
     attempts: Count = 2  # times a participant is asked before it counts as failed
 
