@@ -1,7 +1,7 @@
 """The participant's Flower app: unpack, call the participant, reply.
 
-No handler lets an exception out: a participant that fails is named in the reply with its reason,
-and those that share its node are served all the same.
+No handler raises an exception. If a participant fails, the reply names it and the reason, and the
+other participants of the same node are still served.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from fedenc.wire import pack, unpack_arrays, unpack_facts
 
 
 class Host(Protocol):
-    """Whoever knows the participants of a node."""
+    """What knows the participants of a node."""
 
     @property
     def faults(self) -> Mapping[int, Fault]:
@@ -32,7 +32,7 @@ class Host(Protocol):
         """One participant, ready to act."""
 
     def on_error(self, i: int, error: Exception) -> None:
-        """Note what a participant raised, for its own side alone: a trace may quote its data."""
+        """Record what a participant raised, on its own side only: a trace may quote its data."""
 
 
 Work = Callable[[Host, int, Mapping[str, Any], RecordDict, "_Reply"], None]
@@ -58,11 +58,11 @@ class _Reply:
 
 
 def make(host_of: Callable[[Context], Host]) -> ClientApp:
-    """The ClientApp for whoever ``host_of`` finds responsible for a node.
+    """The ClientApp for the hosts that ``host_of`` finds.
 
     Args:
-        host_of: from Flower's context (node and run configuration) to the node's participants; it
-            must be cheap when called again for the same run.
+        host_of: finds the host of a node from Flower's context (node and run configuration); it is
+            called for every message, so it must be cheap when called again for the same run.
     """
     app = ClientApp()
     for action, work in (("upload", _upload), ("queries", _queries), ("score", _score)):
@@ -86,7 +86,7 @@ def _handler(
                 except Exception as error:
                     host.on_error(i, error)
                     reply.failed(i, error)
-        except Exception as error:  # the node itself is at fault: everybody on it fails
+        except Exception as error:  # it concerns the node itself: everybody on it fails
             for i in reply.facts["hosted"]:
                 reply.failed(i, error)
             reply.facts["error"] = _public(error)
@@ -96,14 +96,14 @@ def _handler(
 
 
 def _public(error: BaseException) -> str:
-    """What the provider is told of an error. Only our own messages are known to be harmless: any
-    other may quote the data or the key that it tripped over."""
+    """What the provider is told of an error. Only our own messages are known to be harmless; others
+    may quote data or a key."""
     name = type(error).__name__
     return f"{name}: {error}" if isinstance(error, FedencError) else name
 
 
 def _asked(facts: Mapping[str, Any], hosted: tuple[int, ...]) -> Iterator[int]:
-    """The participants a request is for, as far as they live here."""
+    """The participants on this node that a request is for."""
     wanted = facts.get("participants")
     return (i for i in hosted if wanted is None or i in wanted)
 

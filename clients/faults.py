@@ -1,7 +1,7 @@
 """Participants that misbehave on purpose, for simulations and tests.
 
-A fault strikes at upload only, at every attempt unless the scenario calls faults transient. Which
-participants are struck follows from the scenario's seed.
+A fault shows at upload only, and at every attempt unless the scenario makes faults transient. The
+scenario's seed decides which participants are faulty.
 """
 
 import os
@@ -21,7 +21,7 @@ Kind = Literal["raise", "die", "silent", "garble", "wrong_shape", "duplicate"]
 
 
 class InjectedFaultError(Exception):
-    """Raised by a participant that was told to raise."""
+    """Raised by a participant whose fault is to raise."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ def _resealed(
     images: npt.NDArray[np.uint8] | None = None,
     rows: npt.NDArray[np.int64] | slice = slice(None),
 ) -> Shard:
-    """The shard with other images or a choice of its rows, and an honest digest over them."""
+    """The shard with other images, or some of its rows, and the digest that belongs to them."""
     m = shard.manifest
     return seal(
         participant=m.participant,
@@ -84,7 +84,7 @@ def _resealed(
 
 
 def assign(scenario: Scenario) -> dict[int, Fault]:
-    """Draw who misbehaves: distinct uploading participants, kind by kind."""
+    """Draw who misbehaves: for each kind of fault, other participants that upload."""
     faults = scenario.faults
     kinds = [kind for kind, n in faults.counts().items() for _ in range(n)]
     order = numpy_generator(scenario.seed, "faults").permutation(scenario.clients.count)

@@ -1,7 +1,7 @@
 """One data owner: its images, its keys, and the three things it does with them.
 
-Everything a participant sends is a deterministic function of what it holds, so that a repeated
-request, from another process even, is answered with the same bytes.
+Everything a participant sends is a deterministic function of what it holds. So a repeated request
+gets the same bytes in answer, even from another process.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Score:
-    """What a participant tells about the answers it got: counts, never labels."""
+    """What a participant reports about the answers it got: counts, never labels."""
 
     correct: dict[str, int]  # by condition
     total: dict[str, int]
@@ -58,16 +58,16 @@ class Participant:
 
     Attributes:
         id: the participant's number, public.
-        train: what it owns and uploads; empty for outsiders.
-        held_out: what it asks about, by condition. The same array objects stand under ``plain`` and
-            ``encrypted`` when it hands over pairs.
-        ring: its private randomness, and its keys where its protection has some.
+        train: the images that it owns and uploads; empty for outsiders.
+        held_out: the images that it asks about, by condition. If it sends pairs, ``plain`` and
+            ``encrypted`` hold the same object.
+        ring: its private randomness, and its keys if its protection has any.
         protection: of what it uploads.
-        query_protection: of its queries, but the plain ones; None: that of its uploads.
-        views: protected copies of every uploaded image.
+        query_protection: of its queries, except plain ones; None: as ``protection``.
+        views: number of protected copies of every uploaded image.
         augmentation: what it does to its training images before it protects them.
         query_augmentation: what it does to its queries before it protects them.
-        fill: 0..255, what augmentation puts where it uncovers a pixel.
+        fill: 0..255, the value of pixels that a shift leaves empty.
     """
 
     id: int
@@ -84,7 +84,7 @@ class Participant:
     def upload(self) -> Shard:
         """Protect and seal the whole partition, every image in ``views`` copies.
 
-        An exhaustive augmentation's copies are images of their own, with ids and keys of their own.
+        Each copy that an exhaustive augmentation makes counts as an image, with its own id and key.
         """
         copies = self.augmentation.copies
         image, view, copy = np.indices((len(self.train.labels), self.views, copies)).reshape(3, -1)
@@ -133,8 +133,8 @@ class Participant:
 
     @cached_property
     def _orders(self) -> dict[Condition, npt.NDArray[np.int64]]:
-        """For every condition, which image stands at which place; secret, so that the provider
-        cannot pair plain and encrypted queries by their order or their ids."""
+        """For every condition, the order in which images are sent. It is secret, so that the
+        provider cannot pair plain and encrypted queries by their order."""
         return {
             c: self._generator("query order", c).permutation(len(h.labels))
             for c, h in self.held_out.items()
@@ -142,7 +142,8 @@ class Participant:
 
     def _query(self, condition: Condition) -> Shard:
         order = self._orders[condition]
-        # A pair stays one: the same images are drawn the same way under every condition.
+        # Augmented before they are put in order, and alike under every condition, so that the plain
+        # and the encrypted query of a pair still show the same image.
         asked = self.held_out[condition].images
         images = self._augmented(asked, self.query_augmentation, "query")[order]
         ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
@@ -181,17 +182,18 @@ class Participant:
         )
 
     def _nonce(self, purpose: str, images: Images) -> bytes:
-        """Public, as unpredictable as the key ring, and another one for other images: a ring that
-        serves again never spends one keystream on two of them, while a retry repeats its bytes."""
+        """Public, as hard to predict as the key ring, and different for different images: so a ring
+        that is used again encrypts no two of them under one keystream, and a repeated request
+        still gets the same bytes."""
         content = hashlib.sha256(np.ascontiguousarray(images).data).hexdigest()
         return self.ring.secret("nonce", self.id, purpose, content)[:NONCE_BYTES]
 
     def _generator(self, *purpose: str) -> np.random.Generator:
-        """Private randomness that follows from the participant's key."""
+        """Private randomness, derived from the participant's key."""
         secret = self.ring.secret("randomness", self.id, *purpose)
         return np.random.Generator(np.random.Philox(int.from_bytes(secret, "little")))
 
 
 def _tensor(images: Images) -> torch.Tensor:
-    """The images as a tensor; torch takes only arrays that may be written to."""
+    """The images as a tensor; torch warns about arrays that are not writable."""
     return torch.from_numpy(images if images.flags.writeable else images.copy())

@@ -31,7 +31,7 @@ class Population:
     outsiders, which own no training images."""
 
     scenario: Scenario
-    given: bundle.Transformation | None = None  # the scenario's network, where it is loaded already
+    given: bundle.Transformation | None = None  # the scenario's network, if it is loaded already
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -69,7 +69,7 @@ class Population:
 
     @cached_property
     def _participants_own(self) -> Indices:
-        """Training images that are not the third party's, where there is one."""
+        """Training images that are not the third party's, if there is one."""
         labels = self.dataset.train.labels
         settings = self.scenario.transformation
         if not self.scenario.encryption.keyless:
@@ -100,7 +100,7 @@ class Population:
 
     @cached_property
     def plain(self) -> frozenset[int]:
-        """Participants that stay plain by choice."""
+        """Participants that choose to upload plain images."""
         clients = self.scenario.clients
         chosen = numpy_generator(self.scenario.seed, "plain").permutation(clients.count)
         return frozenset(chosen[: round(clients.plain_fraction * clients.count)].tolist())
@@ -175,8 +175,8 @@ class Population:
 
     @property
     def _shared(self) -> list[Condition]:
-        """Conditions that ask about the images of another: encrypted about the plain ones, in
-        pairs; foreign about the encrypted ones, to compare classifiers on the same uploads."""
+        """Conditions with the same images as another condition: *encrypted* has those of *plain* if
+        they are asked in pairs; *foreign* has those of *encrypted*, to compare classifiers."""
         asked = self.scenario.conditions()
         paired = [ENCRYPTED] if self.scenario.paired else []
         return paired + [FOREIGN] * (FOREIGN in asked and ENCRYPTED in asked)
@@ -186,8 +186,8 @@ class Population:
         """Which test images may be asked about under which condition, over all participants.
 
         A plain query beside a ciphertext of the same image under a key that protects others is a
-        known-plaintext pair, so the parts are disjoint for everybody together, not only within one
-        participant; only declared pairs share a part.
+        known-plaintext pair. So the parts are disjoint over all participants, not only within each;
+        only declared pairs share a part.
         """
         kinds = [c for c in self.scenario.conditions() if c not in self._shared]
         order = numpy_generator(self.scenario.seed, "held out").permutation(
@@ -201,13 +201,13 @@ class Population:
         return dict(zip(kinds, np.array_split(order, len(kinds)), strict=True))
 
     def _held_out(self, i: int) -> dict[Condition, Labelled]:
-        """This participant's test images by condition: consecutive pieces of each part, going
-        round when there are more participants than images."""
+        """This participant's test images by condition: consecutive pieces of each part, starting
+        from its beginning again when it is used up."""
         held_out: dict[Condition, Labelled] = {}
         test = self.dataset.test
         for condition, part in self._test_parts.items():
             if condition == SAME_KEY and (i in self.plain or i >= self.scenario.clients.count):
-                continue  # no key of theirs protects training images
+                continue  # no key of this participant protects training images
             size = min(self.scenario.inference.images, len(part))
             mine = part[(i * size + np.arange(size)) % len(part)]
             held_out[condition] = Labelled(test.images[mine], test.labels[mine])

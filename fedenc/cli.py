@@ -26,7 +26,7 @@ PASSPHRASE = "FEDENC_PASSPHRASE"
 _Keyfile = Annotated[Path, typer.Option("--keyfile", help="Made by: fedenc keygen.")]
 _Processes = Annotated[
     int | None,
-    typer.Option(min=1, help="How many at the same time; by default the number of files decides."),
+    typer.Option(min=1, help="How many work at once; by default the number of files decides."),
 ]
 
 
@@ -36,7 +36,7 @@ def keygen(
     participant: Annotated[int, typer.Option(min=0, help="Whose key it is.")] = 0,
     passphrase: Annotated[
         bool,
-        typer.Option("--passphrase", help=f"Protect it; asks, or takes ${PASSPHRASE}."),
+        typer.Option("--passphrase", help=f"Ask for one, or take ${PASSPHRASE}, to protect it."),
     ] = False,
 ) -> None:
     """Make a keyfile: 32 random bytes that only you can read."""
@@ -53,17 +53,17 @@ def encrypt(
     cipher: Annotated[str, typer.Option(help="See: fedenc ciphers.")] = "pixel",
     param: Annotated[
         list[str] | None,
-        typer.Option("--param", "-p", metavar="NAME=VALUE", help="Of the cipher; repeatable."),
+        typer.Option("--param", "-p", metavar="NAME=VALUE", help="For the cipher; repeatable."),
     ] = None,
     policy: Annotated[
-        str, typer.Option("--keys", help="What shares a key: image (nothing), client or same.")
+        str, typer.Option("--keys", help="Which images share a key: image (none), client, same.")
     ] = "image",
     suffix: Annotated[
-        str, typer.Option("--format", help="Of a folder's files: png, webp or bmp.")
+        str, typer.Option("--format", help="Format of encrypted files: png, webp or bmp.")
     ] = "png",
     processes: _Processes = None,
 ) -> None:
-    """Encrypt images; what is needed to decrypt them, but the key, stands in a manifest beside."""
+    """Encrypt images; a manifest beside them holds what decryption needs, except the key."""
     from fedenc.ciphers import make
     from fedenc.ciphers.files import encryption
 
@@ -106,7 +106,7 @@ def decrypt(
 @app.command()
 def ciphers(
     size: Annotated[
-        str, typer.Option(metavar="HEIGHTxWIDTH", help="Of the RGB images, in pixels.")
+        str, typer.Option(metavar="HEIGHTxWIDTH", help="Size of the RGB images, in pixels.")
     ] = "32x32",
 ) -> None:
     """List the ciphers: key space for a size of image, and what each allows."""
@@ -135,10 +135,11 @@ def ciphers(
     console.print(table)
     console.print(
         f"\nkey space: for one RGB image of {height}×{width} pixels\n"
-        "effective: what a search faces, as no key space exceeds the 256-bit master key. A large "
+        "effective: how many keys a search has to try; there are only 2^256 master keys. A large "
         "key space is not security: every method here is visual protection only.\n"
         "augment after: what a server may do to ciphertexts with independent keys; anything else "
-        "is for the plain image\nparameters: with their defaults, set by --param NAME=VALUE",
+        "has to be done to the plain image\n"
+        "parameters: with their defaults; set them by --param NAME=VALUE",
         highlight=False,
     )
 
@@ -148,13 +149,13 @@ def gallery(
     images: Annotated[list[Path], typer.Argument(help="PNG, WebP, BMP or JPEG files.")],
     out: Annotated[Path, typer.Option("--out", help="The picture to write: png, webp or bmp.")],
     cipher: Annotated[
-        list[str] | None, typer.Option(help="Only this one; repeatable; by default all.")
+        list[str] | None, typer.Option(help="Show only this one; repeatable; by default all.")
     ] = None,
     size: Annotated[
-        int, typer.Option(min=16, help="Pixels a side; larger images are scaled down before.")
+        int, typer.Option(min=16, help="Pixels per side; larger images are scaled down first.")
     ] = 128,
     key: Annotated[
-        Path | None, typer.Option("--keyfile", help="By default a fresh key, thrown away.")
+        Path | None, typer.Option("--keyfile", help="By default a new key that is not kept.")
     ] = None,
 ) -> None:
     """Show every cipher side by side, under one key and independent keys, with SSIM."""
@@ -174,13 +175,13 @@ def gallery(
 def predict(
     model: Annotated[Path, typer.Argument(help="A run's folder, or any model directory.")],
     images: Annotated[list[Path], typer.Argument(help="Image files of the model's size.")],
-    top: Annotated[int, typer.Option(min=1, help="Classes to show of each image.")] = 1,
-    flip: Annotated[bool, typer.Option("--flip", help="Average over the mirrored image.")] = False,
+    top: Annotated[int, typer.Option(min=1, help="Classes to show for each image.")] = 1,
+    flip: Annotated[bool, typer.Option("--flip", help="Average with the mirror image.")] = False,
     resize: Annotated[
         bool, typer.Option("--resize", help="Scale plain images to the model's size.")
     ] = False,
 ) -> None:
-    """Classify images, plain or encrypted, by a trained model: file, class and score a line."""
+    """Classify images, plain or encrypted, by a trained model: prints file, class and score."""
     from fedenc.training.classifier import Classifier
 
     failed = 0
@@ -247,7 +248,7 @@ def _advance(bar: Progress) -> Callable[[int, int], None]:
 
 
 def _tell(what: str, summary: FileSummary) -> None:
-    """Say how many files went well, list the others, and end with exit code 1 if there are any."""
+    """Say how many files succeeded, list those that failed, and exit with 1 if there are any."""
     already = f", {summary.skipped} there already" if summary.skipped else ""
     print(f"{what} {_files(summary.done)}{already}")
     if summary.failed:

@@ -1,4 +1,4 @@
-"""Errors a user can cause, and the exit code each ends with.
+"""Errors that a user can cause, and the exit code of each.
 
 Every message says what was wrong, what was found, what was expected and what to do. The command
 line prints it as one line and exits with ``exit_code``; a trace is shown only with ``--debug``.
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 
 
 class FedencError(Exception):
-    """Base of all errors that are somebody's to mend rather than a defect of fedenc."""
+    """Base of all errors that a user can cause, as opposed to defects of fedenc."""
 
     exit_code = 1
 
 
 class ScenarioError(FedencError):
-    """A scenario that cannot be run. ``problems`` holds every complaint, not just the first."""
+    """A scenario that cannot be run. ``problems`` holds all problems, not just the first."""
 
     exit_code = 2
 
@@ -36,7 +36,7 @@ class KeyfileError(FedencError):
 
 
 class CipherError(FedencError, ValueError):
-    """An argument a cipher cannot work with: names the argument, the value and the fix."""
+    """An argument that a cipher cannot use: names the argument, its value and what to do."""
 
     exit_code = 5
 
@@ -58,7 +58,7 @@ class QuorumError(FedencError):
 
 
 class TrainingError(FedencError):
-    """Training that cannot start or go on: diverging loss, unusable checkpoint, unknown model."""
+    """Training that cannot start or continue: diverging loss, bad checkpoint, unknown model."""
 
     exit_code = 8
 

@@ -1,8 +1,8 @@
 """What a participant does to images before they leave it: nothing, a cipher, or a shared network.
 
-Everybody else (populations, the provider's rules and view, results, the console) knows a protection
-by its public side alone: its name, its parameters, the shape it gives images, and what a server may
-do to what it made.
+All other code (populations, the provider's rules and view, results, the console) uses only the
+public side of a protection: its name, its parameters, the shape of protected images, and what a
+server may do to them.
 """
 
 from dataclasses import dataclass
@@ -19,21 +19,21 @@ from fedenc.transformation.bundle import Transformation
 
 _SHARED = {
     "same": "one key for everybody",
-    "client": "one key a participant",
+    "client": "one key per participant",
     "image": "an independent key for every image",
 }
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a batch of N images is protected for.
+    """What a batch of N images is protected for: everything that keys depend on.
 
     Attributes:
-        purpose: ``"train"`` or ``"query"``; keys for one serve no other.
-        nonce: public, 16 bytes, of this upload or query batch alone.
+        purpose: ``"train"`` or ``"query"``; each has keys of its own.
+        nonce: public, 16 bytes, new for every upload or query batch.
         ids: int64 (N,), the participant's own numbers for the images.
         views: which ciphertext of each image: one number, or int64 (N,).
-        independent: each image under a key of its own, whatever the key policy says.
+        independent: each image under a key of its own, under any key policy.
     """
 
     purpose: str
@@ -48,7 +48,7 @@ class Protection(Protocol):
 
     @property
     def name(self) -> str:
-        """What stands in a shard's manifest as its cipher."""
+        """The name of the cipher in a shard's manifest."""
 
     @property
     def policy(self) -> Policy | None:
@@ -60,7 +60,7 @@ class Protection(Protocol):
 
     @property
     def augmentations(self) -> tuple[str, ...]:
-        """What a server may do to protected images: ``flip``, ``shift``, ``crop``, or ``any``."""
+        """What a server may do to protected images, in the words of ``Cipher.augmentations``."""
 
     def params(self) -> dict[str, ParamValue]:
         """Public parameters: what a provider may know and check."""
@@ -76,12 +76,12 @@ class Protection(Protocol):
         """uint8 (N, C, H, W) to uint8 (N, *output_shape(C, H, W)), a function of its arguments."""
 
     def __str__(self) -> str:
-        """In words, for people."""
+        """A description for people."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """No protection: the baseline, and what a participant uses that stays plain by choice."""
+    """No protection: the baseline, and the choice of participants that upload plain images."""
 
     name: ClassVar[str] = UNPROTECTED[0]
     policy: ClassVar[Policy | None] = None
@@ -146,7 +146,8 @@ class Keyed:
 class Network:
     """The shared transformation network: the same for all images and participants, without keys.
 
-    It keeps every pixel's place, so a server may move and mirror what it made as it may an image.
+    It keeps the place of every pixel, so a server may shift and mirror protected images like plain
+    ones.
     """
 
     bundle: Transformation

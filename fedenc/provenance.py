@@ -13,12 +13,12 @@ PACKAGES = ("torch", "torchvision", "numpy", "flwr", "ray", "cryptography", "sci
 
 
 def versions() -> dict[str, str]:
-    """Versions of all that decides a result and is installed."""
+    """Versions of the installed packages that a result depends on."""
     found = {"fedenc": fedenc.__version__, "python": platform.python_version()}
     for name in PACKAGES:
         try:
             found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:  # a machine that only trains has no Flower and no Ray
+        except metadata.PackageNotFoundError:  # Flower and Ray, where nothing but training runs
             continue
     return found
 

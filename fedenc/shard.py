@@ -24,7 +24,7 @@ NONCE_BYTES = 16
 
 ParamValue = bool | int | float | str
 
-# What stands in the manifest of images that nobody protected: cipher and parameters.
+# Cipher and parameters in the manifest of images that are not protected.
 UNPROTECTED: tuple[str, Mapping[str, ParamValue]] = ("none", MappingProxyType({}))
 
 
@@ -49,7 +49,7 @@ class Manifest:
         return self._json(self.digest)
 
     def digestible(self) -> bytes:
-        """What of the manifest a digest covers: all but the digest itself."""
+        """The part of the manifest that its digest covers: all except the digest itself."""
         return self._json("").encode()
 
     def _json(self, digest: str) -> str:
@@ -177,11 +177,11 @@ def seal(
     views: npt.NDArray[np.integer[Any]] | None = None,
     view_count: int = 1,
 ) -> Shard:
-    """Describe and digest what is to be sent.
+    """Describe what will be sent, and compute its digest.
 
     Args:
         images: uint8 R×C×H×W, already protected.
-        ids: (R,) participant-local ids; with ``view_count`` views every id stands that often.
+        ids: (R,) participant-local ids; every id occurs ``view_count`` times.
         original: C, H, W before the cipher.
         views: (R,) view numbers; None: all zero.
     """
@@ -236,7 +236,7 @@ def check(shard: Shard, rules: Rules, *, purpose: str) -> None:
     """
     problems = list(_array_problems(shard, purpose))
     problems += _manifest_problems(shard.manifest, rules, purpose)
-    if not problems:  # the contents are looked at only if their form is right
+    if not problems:  # contents are checked only if their form is right
         problems += _content_problems(shard, rules)
     if problems:
         raise ShardError(problems)

@@ -1,7 +1,8 @@
 """Shards and small facts as Flower records, and back.
 
 The only module of the library that imports Flower. A message holds one ``facts`` record with JSON
-and, for every shard, one record of raw arrays: no pickle, no copy beyond the one into bytes.
+and, for every shard, one record of raw arrays. It uses no pickle and copies arrays only once, into
+bytes.
 """
 
 import json
@@ -19,7 +20,7 @@ _FACTS = "facts"
 _SHARD = "shard."
 _MANIFEST = "manifest."
 _RAW = "fedenc.raw"  # little-endian C-order bytes, described by dtype and shape
-# The only dtypes that travel. NumPy's own parser of names takes far more than names.
+# The only dtypes that are accepted; NumPy's own parser would accept much more than names.
 _DTYPES = {d.name: d for d in (*DTYPES.values(), np.dtype("<f4"))}
 
 
@@ -51,8 +52,8 @@ def unpack_facts(content: RecordDict) -> dict[str, Any]:
 def unpack_shards(content: RecordDict) -> Iterator[Shard | ShardError]:
     """Read the shards of a message that may come from anyone, or why one cannot be read.
 
-    Only the form is checked here; :func:`fedenc.shard.check` compares the contents. Arrays are
-    read-only views of the message's bytes, so keep what you need by copying.
+    Only the form is checked here; :func:`fedenc.shard.check` checks the contents. Arrays are
+    read-only views of the message's bytes, so copy what you need for longer.
     """
     config = content.config_records.get(_FACTS, ConfigRecord())
     records = content.array_records  # Flower sorts all records out anew at every access

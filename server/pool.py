@@ -135,10 +135,10 @@ class Pool:
             chunk.append(shard)
             size += shard.images.nbytes
             if size >= chunk_bytes:
-                yield _join(chunk)
+                yield join(chunk)
                 chunk, size = [], 0
         if chunk:
-            yield _join(chunk)
+            yield join(chunk)
 
     def _note(self, entry: _Entry) -> None:
         self._entries[entry.manifest.participant] = entry
@@ -251,7 +251,7 @@ def _open_at(path: Path, size: int) -> BinaryIO:
     return path.open("ab")
 
 
-def _join(shards: Sequence[Shard]) -> Rows:
+def join(shards: Sequence[Shard]) -> Rows:
     """Concatenate shards, the rows of each by (image, view)."""
     images, labels = [], []
     for shard in shards:

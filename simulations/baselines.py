@@ -1,7 +1,7 @@
-"""What encryption and collaboration cost and gain: the same data and recipe, trained plain.
+"""Baselines, which show what encryption costs: the same data and recipe, trained on plain images.
 
-Run by the driver, which simulates everybody, never by the provider. What participants or server
-augment is augmented anew every epoch here, as training on plain images would do.
+The driver, which simulates everybody, trains them, never the provider. What participants or server
+augment is augmented in every epoch here, as is usual in training on plain images.
 """
 
 from collections.abc import Callable
@@ -30,9 +30,9 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     """Accuracies on plain test images of all participants' held-out sets.
 
     Returns:
-        ``central_plain``: one model on everybody's plain images; ``alone``: one model an owner on
-        its own plain images only, mean and deviation over ``owners`` (None of none); ``too_small``
-        counts those with too few images to train on.
+        ``central_plain``: one model on everybody's plain images; ``alone``: one model per owner, on
+        its own plain images only: mean and deviation over ``owners`` (None if there are none);
+        ``too_small``: the number of owners with too few images to train on.
     """
     scenario = population.scenario
     owners = [population.participant(i) for i in range(scenario.clients.count)]

@@ -27,7 +27,7 @@ def problems(population: Population) -> list[FedencError]:
 
 
 def warnings(population: Population) -> Iterator[str]:
-    """What a scenario asks for against the advice of its method. It runs: papers measure that."""
+    """What a scenario sets although its method advises against it. It runs: papers measure that."""
     s = population.scenario
     if s.awaits_bundle:
         return
@@ -38,7 +38,7 @@ def warnings(population: Population) -> Iterator[str]:
         yield (
             f"augmentation.server = {s.augmentation.server!r} has the server do "
             f"{', '.join(missing)} to ciphertexts, but {protection.name!r} tolerates {tolerated}: "
-            "expect the accuracy to suffer; leave the key out for what it tolerates"
+            "expect a low accuracy; leave the setting out to do what it tolerates"
         )
     if protection.policies and protection.policy not in protection.policies:
         yield (
@@ -74,14 +74,14 @@ def _machine(population: Population) -> Iterable[str]:
 
 
 def _queries(population: Population) -> Iterator[str]:
-    """Copies, where a query can only be one image."""
+    """An augmentation that makes copies, although a query is only one image."""
     name = population.scenario.augmentation.query
     if name in AUGMENTATIONS and AUGMENTATIONS[name].copies > 1:
         yield f"augmentation.query = {name!r} makes several images of a query; use a random one"
 
 
 def _views(population: Population) -> Iterator[str]:
-    """Views that do not differ: under one key they do only where owners augment at random."""
+    """Views that are all the same: without own keys, only random augmentation makes them differ."""
     encryption, augmentation = population.scenario.encryption, population.scenario.augmentation
     if encryption.views == 1 or (encryption.keys == "image" and not encryption.keyless):
         return
@@ -96,7 +96,7 @@ def _views(population: Population) -> Iterator[str]:
 
 
 def _third_party(population: Population) -> Iterator[str]:
-    """What a third party could not train, or has trained for other classes."""
+    """What a third party cannot train, or has trained for other classes."""
     s = population.scenario
     if s.encryption.keyless and not s.awaits_bundle and _known(s, "data"):
         population.network.require_classes(population.dataset.classes)
@@ -122,7 +122,7 @@ def _partitions(population: Population) -> Iterator[str]:
 
 
 def _shapes(population: Population) -> Iterator[str]:
-    """A method that cannot take the images, or gives them a shape that does not fit plain ones."""
+    """A method that cannot encrypt the images, or gives them another shape than plain ones."""
     s = population.scenario
     if not _known(s, "encryption") or s.awaits_bundle:
         return
@@ -144,7 +144,7 @@ def _shapes(population: Population) -> Iterator[str]:
 
 
 def _training(population: Population) -> Iterator[str]:
-    """Configuration and network, built once, so that what does not fit shows before uploads."""
+    """Builds configuration and network once, to find what does not fit before uploads."""
     s = population.scenario
     if not s.uploads or not _known(s, "model", "training", "augmentation", "data", "encryption"):
         return

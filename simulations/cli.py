@@ -1,4 +1,4 @@
-"""The ``fedenc`` command: simulations here, the library's own commands mounted beside them."""
+"""The ``fedenc`` command: simulations here, together with the library's own commands."""
 
 import os
 import signal
@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedenc.cli
+from fedenc import threads
 from fedenc.errors import FedencError, ScenarioError
 
 app = typer.Typer(
@@ -49,10 +50,10 @@ def simulate(
         Path | None, typer.Option(help="Folder for results [default: runs/NAME-TIME].")
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run of the same scenario.")
+        bool, typer.Option("--resume", help="Continue an interrupted run of the same scenario.")
     ] = False,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Also train on the same data plain.")
+        bool, typer.Option("--baselines", help="Also train on the same images, unencrypted.")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write curves, to DIR/tensorboard.")
@@ -90,7 +91,7 @@ app.add_typer(transformation, name="transformation")
 
 @transformation.command("train")
 def train_transformation(
-    out: Annotated[Path, typer.Argument(help="Folder for the bundle; an unfinished one goes on.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the bundle, new or unfinished.")],
     scenario: Annotated[
         str | None, typer.Argument(help="A preset's name or a TOML file [default: ito2021-photos].")
     ] = None,
@@ -99,7 +100,7 @@ def train_transformation(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override one value; repeatable."),
     ] = None,
 ) -> None:
-    """As the third party, train classifier and network; write a bundle for each side."""
+    """Train classifier and network as the third party; write a bundle with a part for each side."""
     from clients.simulated import Population
     from simulations import console, presets, third_party
 
@@ -117,7 +118,7 @@ def protect_images(
     source: Annotated[Path, typer.Argument(help="An image, or a folder of images.")],
     target: Annotated[Path, typer.Argument(help="A new folder for the protected PNG files.")],
 ) -> None:
-    """Protect image files as a participant does. There is no way back."""
+    """Protect image files as a participant does. This cannot be undone."""
     from fedenc.transformation import files
     from fedenc.transformation.bundle import load_transformation
 
@@ -166,10 +167,11 @@ def doctor() -> None:
 
 def main() -> None:
     """Entry point: one command, and its exit code."""
+    threads.spin_briefly()  # no command has imported torch yet
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     code = execute(sys.argv[1:])
     sys.stdout.flush()
-    # Ray and Flower leave threads behind when they are interrupted; nothing more is to be saved.
+    # Ray and Flower leave threads running when they are interrupted; nothing is left to be saved.
     os._exit(code)
 
 
@@ -202,7 +204,7 @@ def _fail(error: FedencError) -> int:
 
 def _interrupted() -> int:
     training = "transformation" in sys.argv[1:2]
-    how = "give the same command again to go on" if training else "go on with --resume"
+    how = "repeat the command to continue" if training else "continue with --resume"
     print(f"fedenc: interrupted; {how}", file=sys.stderr)
     return 130
 

@@ -1,4 +1,4 @@
-"""What a person sees: progress while a run goes on, and a table when it is done."""
+"""What a person sees: progress during a run, and tables when it is done."""
 
 from collections.abc import Mapping
 from math import inf
@@ -27,7 +27,7 @@ _TITLES = {
 
 
 class ProgressDisplay:
-    """A bar for each phase, on a terminal; a line for each, elsewhere."""
+    """A bar for each phase on a terminal, otherwise a line for each."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -70,7 +70,7 @@ class ProgressDisplay:
 
 
 def announce(console: Console, experiment: Experiment, folder: Path) -> None:
-    """Say what is about to run, and what is not as it should be."""
+    """Say what will run, with all warnings."""
     data = experiment.scenario.data.name
     text = f"Running [bold]{experiment.name}[/bold] on data set [bold]{data}[/bold] into {folder}"
     console.print(text, highlight=False, soft_wrap=True)
@@ -95,7 +95,7 @@ def show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
 
 
 def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> None:
-    """Print what a third party's bundle can do and where it is."""
+    """Print what was measured of a third party's bundle, and where its parts are."""
     images = "held-out images" if measured.get("held_out", True) else "own training images"
     table = Table(title=f"Accuracy on the third party's {images}", title_justify="left")
     table.add_column("queries")
@@ -104,7 +104,7 @@ def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> 
         ("plain", "plain, to the classifier"),
         ("protected", "protected, 8 bits, to the same"),
         ("unrounded", "protected, before rounding to 8 bits"),
-        ("foreign", "protected, to a classifier that never met the network"),
+        ("foreign", "protected, to a classifier trained without the network"),
     ):
         if (accuracy := measured[f"{name}_accuracy"]) is not None:
             table.add_row(text, f"{accuracy:.1%}")

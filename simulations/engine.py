@@ -1,39 +1,51 @@
-"""Everything that touches Flower's and Ray's engines, so that they can be changed in one file.
+"""Everything that touches Flower's and Ray's engines, but for the client processes of
+:mod:`simulations.backend`, so that they can be changed in one place.
 
-Both apps run in Flower's simulation on its Ray backend. ``run_simulation`` is deprecated but the
-only route to the full backend configuration, which is needed for actors that survive a death.
+Both apps run in Flower's simulation on a Ray backend. ``run_simulation`` is deprecated but the only
+route to a backend of our own, which is needed for runs that end and lose nobody who is well.
 """
 
+import functools
 import logging
 import os
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
+from fedenc import threads
 from fedenc.errors import EngineError, FedencError
 from fedenc.scenario import Scenario
+
+if TYPE_CHECKING:
+    from flwr.app import Context
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import Grid, ServerApp
 
 _KNOCK_TIMEOUT = 10.0  # seconds
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    # Words of workers and raylets: failures reach us as exceptions and are reported once.
+    # Messages of workers and raylets: failures reach us as exceptions and are reported once.
     "RAY_DEDUP_LOGS_SKIP_REGEX": ".*",
     "RAY_USAGE_STATS_ENABLED": "0",
-    # Ray would run its workers at 15: beside any other work the trainer's threads then wait for
-    # each other most of the time.
+    # Ray's default is 15: if anything else runs, the trainer's threads then wait for each other
+    # most of the time.
     "RAY_worker_niceness": "0",
 }
 
 
 def quiet() -> None:
-    """Ask Flower and Ray, before they are imported, not to phone home or chat."""
+    """Switch off telemetry, update checks and most messages of Flower and Ray, and let
+    threads that wait for each other sleep soon. Call it before they are imported."""
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
+    threads.spin_briefly()
 
 
 def has_gpu() -> bool:
@@ -65,23 +77,21 @@ def ray_session(address: str | None) -> Iterator[None]:
 
     if address is not None and ":" in address:
         _knock(address)
-    options: dict[str, Any] = {
-        "include_dashboard": False,
-        "log_to_driver": False,
-        "logging_level": logging.ERROR,
-        "configure_logging": True,
-    }
-    if address is not None:
-        options = {"address": address, "log_to_driver": False, "logging_level": logging.ERROR}
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    environment = {"PYTHONPATH": path} | {name: os.environ[name] for name in _QUIET}
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     ours = not ray.is_initialized()
     try:
         if ours:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
-                ray.init(runtime_env={"env_vars": environment}, **options)
+                if address is None:
+                    _start_ray(path, options)
+                else:
+                    inherited = [n for n in (*_QUIET, *threads.WAITING) if n in os.environ]
+                    environment = {"PYTHONPATH": path} | {n: os.environ[n] for n in inherited}
+                    runtime = {"env_vars": environment}
+                    ray.init(address=address, runtime_env=runtime, **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = "start on this machine" if address is None else f"be reached at {address!r}"
         reason = " ".join(str(error).split())[:200]
@@ -93,6 +103,24 @@ def ray_session(address: str | None) -> Iterator[None]:
     finally:
         if ours:
             ray.shutdown()
+
+
+def _start_ray(path: str, options: dict[str, Any]) -> None:
+    """Start Ray on this machine, without what a single run has no use for.
+
+    Its processes inherit this one's environment. Given to Ray as a runtime environment, it would
+    cost every process a second start: those that Ray starts ahead have another one.
+    """
+    import ray
+    from ray._private.node import Node
+
+    # They scale a cluster, show it in a browser, and copy logs to the driver.
+    unused = ("start_monitor", "start_api_server", "start_log_monitor")
+    with ExitStack() as stack:
+        stack.enter_context(mock.patch.dict(os.environ, PYTHONPATH=path))
+        for name in unused:
+            stack.enter_context(mock.patch.object(Node, name))
+        ray.init(address="local", include_dashboard=False, **options)
 
 
 def _knock(address: str) -> None:
@@ -108,33 +136,39 @@ def _knock(address: str) -> None:
         ) from None
 
 
-def simulate(server_app: Any, client_app: Any, scenario: Scenario) -> None:
+def simulate(server_app: "ServerApp", client_app: "ClientApp", scenario: Scenario) -> None:
     """Run both apps to the end of the server's. Needs an open :func:`ray_session`.
 
     Raises:
         FedencError: whatever the server app raised.
         EngineError: Flower or Ray failed.
     """
+    from flwr.server.superlink.fleet.vce.backend import raybackend
+    from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
-    backend = {
-        "client_resources": {
-            "num_cpus": 1,
-            "num_gpus": 0,
-            # A client process that dies comes back, and its message is tried once more; without
-            # these the pool would keep handing out the dead actor.
-            "max_restarts": -1,
-            "max_task_retries": 1,
-        },
-    }
+    from simulations.backend import ClientProcesses
+
+    server_done = threading.Event()
+    observed = ServerApp()
+
+    @observed.main()
+    def main(grid: "Grid", context: "Context") -> None:
+        try:
+            server_app(grid, context)
+        finally:
+            server_done.set()
+
+    backend = functools.partial(ClientProcesses, server_done)
     try:
-        with warnings.catch_warnings():
+        # Flower looks its backend up by this name when a simulation starts.
+        with warnings.catch_warnings(), mock.patch.object(raybackend, "RayBackend", backend):
             warnings.simplefilter("ignore")
             run_simulation(
-                server_app=server_app,
+                server_app=observed,
                 client_app=client_app,
                 num_supernodes=scenario.clients.nodes,
-                backend_config=backend,  # type: ignore[arg-type]
+                backend_config={"client_resources": {"num_cpus": 1, "num_gpus": 0}},
             )
     except FedencError:
         raise

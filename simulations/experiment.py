@@ -1,4 +1,4 @@
-"""One experiment: a scenario settled and checked once, and what each side of it is given."""
+"""One experiment: a scenario settled and checked once, and what each side gets to know."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,13 +21,13 @@ OnEvent = Callable[[Event], None]
 
 @dataclass(frozen=True)
 class Experiment:
-    """A scenario of which nothing is left open, and what follows from it. See :func:`prepare`.
+    """A scenario in which nothing is left open, and what follows from it. See :func:`prepare`.
 
     Attributes:
         name: the preset's or file's, for people.
         scenario: settled: every default that depends on something else is written out.
-        population: who takes part; made once a process.
-        warnings: what the scenario asks for against the advice of the method it uses.
+        population: who takes part; made once in a process.
+        warnings: what the scenario sets although its method advises against it.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Experiment:
 
     @cached_property
     def provider_view(self) -> ProviderView:
-        """What the provider is told. A network that is awaited must have been trained."""
+        """What the provider is told. If the run trains a network, that must have been done."""
         s, dataset = self.scenario, self.population.dataset
         protection = self.population.protection(0)
         return ProviderView(
@@ -62,7 +62,7 @@ class Experiment:
 
     @cached_property
     def given(self) -> Given | None:
-        """Classifiers that the third party hands to the provider; None where it trains its own."""
+        """Classifiers that the third party gives to the provider; None if that trains its own."""
         return third_party.given(self.scenario)
 
     def in_words(self) -> str:
@@ -103,8 +103,8 @@ def prepare(scenario: Scenario, name: str = "scenario") -> Experiment:
 
 
 def _settled(scenario: Scenario, network: Transformation | None) -> Scenario:
-    """Write out what a scenario may leave open and its method decides. Where the method cannot be
-    had, the checks will say why."""
+    """Write out what a scenario may leave open and its method decides. If the method cannot be
+    used, the checks will say why."""
     if scenario.encryption.seed is None:
         scenario = _changed(scenario, "encryption", seed=simulation_seed())
     population = Population(scenario, network)
@@ -133,7 +133,7 @@ def _changed(scenario: Scenario, section: str, **values: object) -> Scenario:
 
 def _reshapes(population: Population, protection: Protection) -> bool:
     """Whether protected images have another shape, so that plain queries do not fit the model;
-    False where the checks will find it impossible."""
+    False if they cannot be protected at all, which the checks report."""
     try:
         original = population.dataset.shape
         return protection.output_shape(*original) != original

@@ -20,7 +20,7 @@ from simulations.experiment import Experiment, OnEvent, prepare
 
 
 def experiment_of(context: Context) -> Experiment:
-    """The experiment that a run configuration describes, prepared once a process.
+    """The experiment that a run configuration describes, prepared once in a process.
 
     Raises:
         ScenarioError: it has problems, or carries the seed of the keys.

@@ -1,4 +1,4 @@
-"""Ready-made scenarios, shipped as TOML beside this module in ``presets/``."""
+"""Ready-made scenarios: the TOML files in ``presets/`` beside this module."""
 
 from collections.abc import Sequence
 from pathlib import Path

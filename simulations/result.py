@@ -1,4 +1,4 @@
-"""What a run writes down: one ``result.json`` and a row a participant. Reports use only these."""
+"""What a run writes down: ``result.json``, and one row per participant. Reports use only these."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -25,8 +25,8 @@ RESULT, CLIENTS, LOG = "result.json", "clients.parquet", "log.txt"
 def build(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
     """The content of ``result.json``, as docs/results.md describes it.
 
-    Accuracies are fractions in [0, 1]; ``overall`` weighs every query alike, ``per_client_mean``
-    every participant; times are seconds.
+    Accuracies are fractions in [0, 1]: ``overall`` over all queries, ``per_client_mean`` the mean
+    of the participants' own accuracies. Times are in seconds.
     """
     scenario, seen = experiment.scenario, experiment.provider_view
     protection = experiment.population.protection(0)
@@ -109,7 +109,7 @@ def _facts(model: Trained) -> dict[str, Any]:
 
 
 def _measured(shared: Mapping[str, Any] | None) -> str:
-    """What the third party measured of a network, in words, where it did."""
+    """What the third party measured of a network, in words, if it did."""
     measured = (shared or {}).get("measured")
     if measured is None:
         return ""
@@ -120,7 +120,7 @@ def _measured(shared: Mapping[str, Any] | None) -> str:
 def write(
     folder: Path, experiment: Experiment, outcome: Outcome, result: Mapping[str, Any]
 ) -> None:
-    """Write model and participants first, ``result.json`` last: where it is, all is."""
+    """Write model and participants first and ``result.json`` last: if it is there, all is there."""
     scenario = experiment.scenario
     models = {folder: outcome.model.files}
     models |= {folder / stage: other.model.files for stage, other in outcome.compared.items()}

@@ -30,7 +30,7 @@ from simulations.run_folder import occupied
 
 PROVIDER = "provider"  # the provider's own folder inside a run's: pool and checkpoint
 THIRD_PARTY = "third-party"  # the folder of a bundle that is trained for the run
-TRACES = "participants.log"  # what participants raised; for the driver alone
+TRACES = "participants.log"  # traces of participants' errors; for the driver alone
 Perform = Callable[[Experiment, OnEvent], Outcome]
 
 
@@ -54,14 +54,14 @@ def simulate(
     """Simulate an experiment with Flower and Ray in this process, and write its results.
 
     Args:
-        folder: made if need be; must be empty unless ``resume``.
-        resume: take over the pool and checkpoint of an earlier run of the same scenario.
-        baselines: also train on the same data plain, together and each owner alone.
+        folder: made if it does not exist; must be empty unless ``resume``.
+        resume: continue with the pool and checkpoint of an earlier run of the same scenario.
+        baselines: also train on the same plain images, all together and each owner's alone.
         tensorboard: also write the training's curves to ``folder/tensorboard``.
 
     Raises:
-        FedencError: anything that keeps the run from its end; what was collected and trained so
-            far stays in ``folder`` for ``resume``.
+        FedencError: anything that stops the run; what was collected and trained before stays in
+            ``folder`` for ``resume``.
     """
 
     def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
@@ -110,7 +110,7 @@ def record(
     baselines: bool = False,
     on_event: OnEvent = lambda event: None,
 ) -> Finished:
-    """Have an experiment performed, and write down what came of it."""
+    """Perform an experiment and write down its outcome."""
     scenario = experiment.scenario
     if baselines and not scenario.uploads:
         raise ScenarioError(
@@ -140,7 +140,7 @@ def _see_traces(folder: Path) -> str:
 
 
 def _finished(experiment: Experiment, folder: Path, baselines: bool, on_event: OnEvent) -> Finished:
-    """A run that was complete already, with baselines if they are wanted now."""
+    """A complete run, with baselines if they are wanted now."""
     facts = json.loads((folder / result.RESULT).read_text())
     if baselines and "baselines" not in facts:
         facts["baselines"] = plain_training.measure(experiment.population, on_event)
@@ -166,7 +166,7 @@ class SimulatedHost:
         return self.population.participant(i)
 
     def on_error(self, i: int, error: Exception) -> None:
-        """Append the whole trace where the driver is; elsewhere, to that machine's own log."""
+        """Append the whole trace to the driver's file; on other machines, print it to stderr."""
         trace = "".join(traceback.format_exception(error))
         text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} participant {i}\n{trace}\n"
         if self.traces is None or not self.traces.parent.is_dir():
@@ -178,7 +178,7 @@ class SimulatedHost:
 
 
 def host(scenario: Scenario, traces: Path | None, context: Context) -> SimulatedHost:
-    """The participants that a client process simulates, made once a process."""
+    """The participants that a client process simulates, made once in a process."""
     return _host(scenario.model_dump_json(by_alias=True), traces)
 
 

@@ -1,4 +1,4 @@
-"""A run's folder: one scenario's, one process's at a time."""
+"""A run's folder: it belongs to one scenario, and to one process at a time."""
 
 import contextlib
 import fcntl
@@ -22,7 +22,7 @@ _MAY_DIFFER = re.compile(
 
 @contextlib.contextmanager
 def occupied(folder: Path, scenario: Scenario, resume: bool) -> Iterator[None]:
-    """Make the folder this run's alone.
+    """Take the folder for this run alone.
 
     Raises:
         ScenarioError: it holds another run, or another scenario's.
@@ -53,14 +53,14 @@ def _read(recorded: Path) -> dict[str, Any]:
         values = None
     if not isinstance(values, dict):
         raise ScenarioError(
-            f"{recorded} is damaged, so nobody knows which scenario the uploads beside it "
+            f"{recorded} is damaged, so it is unknown which scenario the uploads beside it "
             "belong to; start in another folder"
         )
     return values
 
 
 def _same_scenario(old: dict[str, Any], scenario: Scenario, folder: Path) -> None:
-    """Refuse to go on with another scenario's uploads."""
+    """Refuse to continue with another scenario's uploads."""
     flat_old, flat_new = _flat(old), _flat(scenario.dump())
     different = sorted(
         key

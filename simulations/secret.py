@@ -1,8 +1,8 @@
 """The default seed of simulated keys: a secret of this machine's user.
 
-A default written into the source could be tried by any provider, and one drawn anew for each run
-would make no two runs alike. So it is drawn once, kept in the user's configuration folder, and
-recorded in every result, which is what another machine needs to repeat one.
+A default in the source code would be known to every provider, and with a new one for each run no
+two runs would be the same. So it is drawn once, kept in the user's configuration folder, and
+recorded in every result, so that another machine can repeat the run.
 """
 
 import contextlib
@@ -45,7 +45,7 @@ def simulation_seed() -> str:
 
 
 def _draw(file: Path) -> None:
-    """Link a new secret into place whole, so that of two first runs at once both use the same."""
+    """Put a new secret in place in one step, so that two first runs at once use the same one."""
     file.parent.mkdir(parents=True, exist_ok=True)
     fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as out:

@@ -1,7 +1,7 @@
 """The trusted third party of a simulation: it trains the shared transformation network.
 
-It owns images of its own, hands ``h`` to every participant and its classifiers to the provider, and
-then leaves. Bundles that were trained before take its place.
+It owns images of its own, gives ``h`` to every participant and its classifiers to the provider, and
+takes no further part. A bundle that was trained before takes its place.
 """
 
 import json
@@ -33,10 +33,10 @@ from server.app import Event, Given
 
 OnEvent = Callable[[Event], None]
 
-# Not a bundle's to decide: where it is, what is done with it, and a path of the third party's
+# What a bundle does not decide: where it is, what is done with it, and a third party's path
 _CHOSEN_NOW = {"bundle", "digest", "answers", "feature_weights"}
 
-PRESET = "ito2021-photos"  # what a third party trains if it is not told
+PRESET = "ito2021-photos"  # what a third party trains by default
 REPORT, PICTURES = "report.json", "pictures.png"
 _SHOWN = 10  # images in the picture
 
@@ -157,7 +157,7 @@ def _label(network: bundle.Transformation) -> str:
 
 
 def facts(scenario: Scenario) -> dict[str, Any]:
-    """What a result tells of the network: its public facts, and what the third party measured."""
+    """What a result says about the network: public facts, and what the third party measured."""
     folder = Path(str(scenario.transformation.bundle))
     network = bundle.load_transformation(folder)
     measured = _read(folder, network)
@@ -165,18 +165,18 @@ def facts(scenario: Scenario) -> dict[str, Any]:
 
 
 def images(scenario: Scenario) -> str:
-    """What the classifiers that the third party hands to the provider were trained on."""
+    """What the classifiers that the third party gives to the provider were trained on."""
     return "protected" if scenario.transformation.method == "gan" else "plain"
 
 
 def with_bundle(scenario: Scenario, folder: Path) -> Scenario:
-    """The scenario with the bundle of that folder, whatever the current folder is later."""
+    """The scenario with the bundle of that folder, also if the current folder changes."""
     settings = scenario.transformation.model_copy(update={"bundle": str(folder.resolve())})
     return scenario.model_copy(update={"transformation": settings})
 
 
 def given(scenario: Scenario) -> Given | None:
-    """The classifiers that the third party hands to the provider; None where it trains its own.
+    """The classifiers that the third party gives to the provider; None if that trains its own.
 
     Raises:
         TransformationError: they are missing.

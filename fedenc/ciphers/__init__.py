@@ -1,4 +1,4 @@
-"""Image encryption: (images, keystream) -> images. See ``registry`` for what is there by name."""
+"""Image encryption: (images, keystream) -> images. ``registry`` knows the ciphers by name."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ __all__ = ["Cipher", "make", "names"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "Cipher":  # on demand: the base class needs torch, the list of names does not
+    if name == "Cipher":  # imported on demand: it needs torch, and the list of names does not
         from fedenc.ciphers.base import Cipher
 
         return Cipher

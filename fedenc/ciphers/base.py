@@ -1,4 +1,4 @@
-"""What every cipher is: a frozen dataclass of public parameters, and three steps.
+"""The base class of ciphers: a frozen dataclass of public parameters, and three steps.
 
 ``draw`` takes a method's key parts from the keystream, ``apply`` and ``invert`` are pure functions
 of images and those parts. ``encrypt`` and ``decrypt`` check the input and run the steps over slices
@@ -39,13 +39,15 @@ class Cipher(ABC):
     str), checked in ``__post_init__``. Key parts are tensors whose first axis is 1 or N.
 
     Attributes:
-        name: what the registry knows it by.
+        name: its name in the registry.
         exact: ``decrypt`` restores every byte.
-        policies: the key policies that make sense for it.
+        policies: the key policies that make sense for it. The first is a scenario's default if
+            ``image`` is not among them; a scenario that sets another one runs with a warning.
         augmentations: what a server may do to ciphertexts under policy ``image``: operations that
-            turn the ciphertext of an image into one of the same operation's result under another
-            key. Anything else is for the plain image.
-        slice_scale: how much larger than usual the slices worked on at a time should be.
+            turn the ciphertext of an image into a ciphertext, under another key, of the image after
+            the same operation. They decide the default of ``augmentation.server``; more than they
+            allow runs with a warning.
+        slice_scale: how much larger than usual the slices should be that are worked on at a time.
     """
 
     name: ClassVar[str]
@@ -63,7 +65,7 @@ class Cipher(ABC):
         """Encrypt uint8 (N, C, H, W) to new uint8 (N, *output_shape(C, H, W))."""
 
     def apply_into(self, images: Tensor, key: KeyParts, out: Tensor) -> Tensor:
-        """``apply`` that may write to out; a cipher that can saves a copy.
+        """As ``apply``, but may write to out, which saves a copy; by default it does not.
 
         Args:
             images: uint8 (N, C, H, W).
@@ -92,7 +94,7 @@ class Cipher(ABC):
         return channels, height, width
 
     def plain_shape(self, channels: int, height: int, width: int) -> Shape:
-        """The shape that ``decrypt`` assumes for an encrypted image of this shape, if not told."""
+        """The plain shape that ``decrypt`` takes for this encrypted one if it is not given any."""
         return channels, height, width
 
     def params(self) -> dict[str, Parameter]:
@@ -100,7 +102,7 @@ class Cipher(ABC):
         return dataclasses.asdict(self)
 
     def effective_bits(self, channels: int, height: int, width: int) -> float:
-        """What a brute force search faces: the key space, but no more than the master key."""
+        """log2 of the keys that a brute-force search has to try: no more than there are masters."""
         return min(self.key_space_log2(channels, height, width), float(MASTER_BITS))
 
     def encrypt(self, images: Tensor, keystream: Keystream, *, out: Tensor | None = None) -> Tensor:
@@ -109,8 +111,8 @@ class Cipher(ABC):
         Args:
             images: uint8 (N, C, H, W) on any device.
             keystream: key material for N images; its own position is neither used nor moved.
-            out: where to write the result, which saves the cost of fresh memory; where the shape
-                stays it may be images itself.
+            out: where to write the result, which saves the cost of fresh memory; it may be images
+                itself if encryption keeps the shape.
 
         Returns:
             uint8 (N, *output_shape(C, H, W)) on the images' device: out, or a new tensor.
@@ -144,7 +146,7 @@ class Cipher(ABC):
             uint8 (N, C, H, W) on the images' device: out, or a new tensor.
 
         Raises:
-            CipherError: as ``encrypt``, or images that are not what images of ``shape`` become.
+            CipherError: as ``encrypt``, or images of another shape than images of ``shape`` get.
         """
         images = _check("images", images, keystream)
         found = _shape(images)
@@ -174,7 +176,7 @@ class Cipher(ABC):
         step: Callable[[Tensor, KeyParts, Tensor], Tensor],
         out: Tensor | None,
     ) -> Tensor:
-        """Draw the key and take the step for one slice of the batch after the other."""
+        """For one slice of the batch after another, draw the key and take the step."""
         _keep_freed_memory()
         count, device = len(images), images.device
         if not count or not images.numel():
@@ -199,7 +201,7 @@ class Cipher(ABC):
 def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
     if device.type != "cpu":
         return torch.empty(shape, dtype=torch.uint8, device=device)
-    # unlike torch, numpy asks Linux for huge pages: a quarter of the cost of fresh memory
+    # unlike torch, NumPy asks Linux for huge pages, which makes fresh memory cheaper
     return torch.from_numpy(np.empty(shape, np.uint8))
 
 
@@ -207,9 +209,9 @@ def _empty(shape: tuple[int, ...], device: torch.device) -> Tensor:
 def _keep_freed_memory() -> None:
     """Have glibc's allocator keep freed temporaries instead of returning them to the kernel.
 
-    It raises its thresholds (up to 32 MiB) when a large block is freed. Otherwise every slice's
-    temporaries are mapped, zeroed page by page and unmapped again, which costs more than the
-    arithmetic. The block here is never touched, so it takes no memory itself.
+    The allocator does so for blocks up to the size (at most 32 MiB) of a block that was freed
+    before. Otherwise the temporaries of every slice are mapped, zeroed page by page and unmapped
+    again, which takes long. The block freed here is never written to, so it takes no memory itself.
     """
     torch.empty(31 << 20, dtype=torch.uint8)
 
@@ -228,7 +230,7 @@ def _check(name: str, images: Tensor, keystream: Keystream) -> Tensor:
     if keystream.count != len(images):
         raise CipherError(
             f"the keystream is for {keystream.count} images, {name} holds {len(images)}; "
-            "ask the key ring for one id an image"
+            "ask the key ring for one id per image"
         )
     return images.as_subclass(Tensor)
 

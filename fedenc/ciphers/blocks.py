@@ -1,4 +1,4 @@
-"""What the block-based ciphers share: block sizes, padding, and the block scrambling of EtC."""
+"""Common parts of block-based ciphers: block sizes, padding, and the block scrambling of EtC."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def scrambling_key_space_log2(count: int) -> float:
 
 
 def scramble(blocks: Tensor, key: KeyParts) -> Tensor:
-    """Permute, turn and negate blocks (N, M, C, size, size): the first three steps of EtC."""
+    """Permute, turn and invert blocks (N, M, C, size, size): the first three steps of EtC."""
     order, turns, flips = key
     blocks = functional.turn_blocks(functional.permute_blocks(blocks, order), turns)
     return functional.negative_positive(blocks, flips[..., None, None, None])

@@ -1,4 +1,4 @@
-"""Extended learnable encryption (ELE): LE with another key in every block, then block shuffling.
+"""Extended learnable encryption (ELE): LE with a key for every block, then permuted blocks.
 
 Madono, Tanaka, Onishi & Ogawa, "Block-wise scrambled image recognition using adaptation network",
 arXiv 2001.07761.
@@ -25,8 +25,8 @@ class ELE(Cipher):
     """Reverse and permute the half-bytes of every block under its own key, then permute blocks.
 
     The layout of the P = 32·C positions of a block is that of ``functional.split_nibbles``. The
-    published code scrambles before it shuffles; the paper's figure draws the other order, which is
-    the same up to the names of keys.
+    published code scrambles before it permutes blocks. The paper's figure shows the other order,
+    which gives the same ciphertexts with the keys of blocks in another order.
 
     Args:
         padding: ``edge`` repeats the last row and column up to whole blocks, ``none`` refuses.
@@ -39,7 +39,7 @@ class ELE(Cipher):
 
     padding: str = "edge"
     name: ClassVar[str] = "ele"
-    slice_scale: ClassVar[float] = 1 / 8  # its key is 32 times the image
+    slice_scale: ClassVar[float] = 1 / 8  # its key takes 32 times as many bytes as the image
 
     def __post_init__(self) -> None:
         check_padding(self.padding)

@@ -1,7 +1,8 @@
 """Block-based encryption-then-compression (EtC) for colour images.
 
 Kurihara, Kikuchi, Imaizumi, Shiota & Kiya, "An encryption-then-compression system for JPEG/motion
-JPEG standard", IEICE Trans. Fundamentals 2015. A block keeps its texture, so jigsaw solvers apply.
+JPEG standard", IEICE Trans. Fundamentals 2015. Blocks keep their texture, which solvers of jigsaw
+puzzles can use (Chuman, Kurihara & Kiya, IEICE Trans. Inf. & Syst. 2018).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ COLOR_ORDERS = 6
 
 @dataclass(frozen=True)
 class EtC(Cipher):
-    """Permute blocks, turn each, negate each, shuffle the colours of each.
+    """Permute blocks, then turn, invert and shuffle the colours of each.
 
     Args:
         block_size: pixels a side: 4, 8 or 16.
@@ -33,8 +34,8 @@ class EtC(Cipher):
 
     Key parts, in the order drawn, for M blocks (row by row, after padding):
         order: one permutation of the blocks.
-        turns: M integers below 8, rotation and inversion.
-        flips: M bits, all channels of a block together.
+        turns: M integers below 8, for rotation and mirroring.
+        flips: M bits; each inverts all channels of a block.
         codes: M integers below 6, if color_shuffle.
     """
 

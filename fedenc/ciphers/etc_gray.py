@@ -25,12 +25,12 @@ SUBSAMPLINGS = ("4:4:4", "4:2:0")
 class EtCGray(Cipher):
     """Join the YCbCr planes of an RGB image to one gray image, then scramble its blocks.
 
-    At 4:4:4 the planes stand below each other, (1, 3·H, W); at 4:2:0 the chroma planes are means of
-    2×2 pixels and stand side by side below Y, (1, 1.5·H, W). The published method does not fix an
-    arrangement; block scrambling makes it immaterial.
+    At 4:4:4 the planes are placed below each other, (1, 3·H, W). At 4:2:0 the chroma planes are
+    means of 2×2 pixels and are placed side by side below Y, (1, 1.5·H, W). The published method
+    does not fix an arrangement; it makes no difference, as blocks are permuted.
 
-    Decryption is not exact: YCbCr rounds, so values come back within 2 at 4:4:4, and without their
-    chroma detail at 4:2:0.
+    Decryption is not exact: YCbCr rounds, so values differ by up to 2 at 4:4:4, and lose chroma
+    detail at 4:2:0.
 
     Args:
         block_size: pixels a side: 4, 8 or 16.
@@ -40,7 +40,7 @@ class EtCGray(Cipher):
 
     Key parts, in the order drawn, for M blocks of the gray image (row by row):
         order: one permutation of the blocks.
-        turns: M integers below 8, rotation and inversion.
+        turns: M integers below 8, for rotation and mirroring.
         flips: M bits.
     """
 
@@ -94,7 +94,7 @@ class EtCGray(Cipher):
 
     @property
     def _share(self) -> int:
-        """The gray image has 3 / share times the rows of the colour image."""
+        """The gray image has 3 / share times as many rows as the colour image."""
         return 2 if self._halved else 1
 
     def _padded(self, height: int, width: int) -> tuple[int, int]:

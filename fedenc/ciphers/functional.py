@@ -1,8 +1,9 @@
 """Pure operations of image encryption and their inverses: no randomness, no state.
 
-Images are uint8 (N, C, H, W) on any device; results are new tensors on that device, except where
-a name ends in an underscore, with the same bytes on every device, because all arithmetic is on
-integers. Key parts are tensors whose first axis is N, or 1 where all images share a key.
+Images are uint8 (N, C, H, W) on any device. Results are new tensors on that device, except for
+functions whose name ends in an underscore: they work in place. All arithmetic is on integers, so
+results have the same bytes on every device. Key parts are tensors whose first axis is N, or 1 where
+all images share a key.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def _exchange_(images: Tensor, codes: Tensor, order: Pairs) -> Tensor:
 
     Every permutation of three channels is a product of three conditional exchanges: code = 2·k + s
     brings channel k to the front, by exchanging 0 with 1 if k ≥ 1 and then with 2 if k = 2; then it
-    exchanges 1 with 2 if s = 1. This is an order of magnitude faster than gathering by index.
+    exchanges 1 with 2 if s = 1. This is faster than gathering by index.
     """
     exchange = _exchange_logic if images.device.type == "cpu" else _exchange_select
     exchange(images, codes, order)
@@ -72,8 +73,8 @@ def _exchanged(codes: Any, first: int, second: int) -> Any:
 
 
 def _exchange_logic(images: Tensor, codes: Tensor, order: Pairs) -> None:
-    """For processors, where libraries select between bytes one by one, but multiply and combine
-    them with vector instructions, and NumPy compares with them too, which torch does not."""
+    """For CPUs: there libraries choose between bytes one by one, but multiply and XOR them with
+    vector instructions; NumPy also compares with them, and torch does not."""
     planes = images.unbind(1)
     scratch = torch.from_numpy(np.empty(planes[0].shape, np.uint8))
     for first, second in order:
@@ -85,7 +86,7 @@ def _exchange_logic(images: Tensor, codes: Tensor, order: Pairs) -> None:
 
 
 def _exchange_select(images: Tensor, codes: Tensor, order: Pairs) -> None:
-    """For GPUs, where memory traffic is what counts: half of what logic moves."""
+    """For GPUs, where memory traffic counts: this moves half as much as ``_exchange_logic``."""
     planes = list(images.unbind(1))
     for first, second in order:
         left, right = planes[first], planes[second]

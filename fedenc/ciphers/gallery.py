@@ -38,8 +38,8 @@ def measure(images: Sequence[Tensor], ring: KeyRing, cipher: Cipher) -> Row:
 
     Args:
         images: uint8 (3, H, W) each, of any sizes.
-        ring: whose keys.
-        cipher: with what.
+        ring: the keys.
+        cipher: the cipher to show.
     """
     encrypted: dict[Policy, list[Tensor]] = {}
     similar: dict[Policy, list[float | None]] = {}
@@ -81,7 +81,7 @@ def ssim(plain: Tensor, found: Tensor) -> float | None:
 
 
 def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> Image.Image:
-    """Lay out the plain images and every row's: a row a cipher, two columns an image.
+    """Lay out the plain images and those of the rows: one row per cipher, two columns per image.
 
     Args:
         images: uint8 (3, H, W) each.
@@ -97,7 +97,7 @@ def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> I
     for row in rows:
         places = [(index, policy) for index in range(len(images)) for policy, _ in COLUMNS]
         values = [row.ssim[policy][index] for index, policy in places]
-        # + 0.0, for a small negative value is not to read "-0.000"
+        # + 0.0 turns "-0.000", from a small negative value, into "0.000"
         captions = ["other shape" if v is None else f"SSIM {round(v, 3) + 0.0:.3f}" for v in values]
         found = [row.encrypted[policy][index] for index, policy in places]
         shown.append(sheets.Row(row.name, found, captions))
@@ -107,7 +107,7 @@ def draw(images: Sequence[Tensor], rows: Sequence[Row], *, cell: int = 128) -> I
 def shrink(image: Tensor, limit: int) -> Tensor:
     """Scale an image down so that no side exceeds limit: uint8 (3, H, W) to the same.
 
-    Encryption comes after it; a ciphertext scaled down would average to gray.
+    Images are scaled before they are encrypted: scaling would average a ciphertext to gray.
     """
     _, height, width = image.shape
     if max(height, width) <= limit:

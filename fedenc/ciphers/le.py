@@ -1,7 +1,7 @@
 """Learnable image encryption (LE): half-bytes of 4×4 blocks, reversed and permuted.
 
-Tanaka, "Learnable image encryption", IEEE ICCE-TW 2018. Every block of an image is treated alike,
-so a single known CIFAR image gives a shared key away.
+Tanaka, "Learnable image encryption", IEEE ICCE-TW 2018. All blocks of an image share one key, so
+one image shows many blocks under it; Chang & Case (arXiv 2004.13263) attack the method.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class LE(Cipher):
     The layout of the P = 32·C positions of a block is that of ``functional.split_nibbles``.
 
     Args:
-        compat: ``icce2018`` treats a block as the code published with the paper does: a position
-            of the permutation is reversed, before and after it, where its entry exceeds 48. Then
-            only the permutation is secret.
+        compat: ``icce2018`` does what the code published with the paper does: values are reversed
+            both before and after the permutation, at the positions where its entry exceeds 48.
+            Then only the permutation is secret.
         padding: ``edge`` repeats the last row and column up to whole blocks (as the published
             code does), ``none`` refuses.
 
@@ -85,7 +85,7 @@ class LE(Cipher):
 
 
 def published_flips(order: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
-    """The reversals of the published code, both gathered before the permutation.
+    """The reversals of the published code, combined into one before the permutation.
 
     With r = (order > 48) it computes ``out = 15·r XOR (15·r XOR in)[order]``, so input position
     order[j] is reversed where r[order[j]] and r[j] differ.

@@ -2,8 +2,8 @@
 
 A reconstruction after the title and the descriptions that others give of Gaata & Hantoosh, "An
 efficient image encryption technique using chaotic logistic map and RC4 stream cipher"; the paper's
-own text was not available. RC4 is biased and prohibited for protocols (RFC 7465); it is here
-because the method names it.
+own text was not available. RC4's keystream is biased, and TLS must not use it any more (RFC 7465);
+it is here because the method names it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class LogisticRC4(Cipher):
 
     drop: int = 0
     name: ClassVar[str] = "logistic-rc4"
-    slice_scale: ClassVar[float] = 2  # an orbit is computed step by step for all images at once
+    slice_scale: ClassVar[float] = 2  # each step of the orbits serves all images of a slice
 
     def __post_init__(self) -> None:
         if isinstance(self.drop, bool) or not isinstance(self.drop, int) or self.drop < 0:
@@ -71,7 +71,7 @@ class LogisticRC4(Cipher):
         return functional.unpermute_pixels(images ^ key[1], key[0])
 
     def key_space_log2(self, channels: int, height: int, width: int) -> float:
-        """Nominal: the orbit's numbers and the RC4 key; images of few pixels have fewer orders."""
+        """Nominal: the orbit's numbers and the RC4 key; few pixels have fewer permutations."""
         return 2.0 * START_BITS + 8 * RC4_KEY_BYTES
 
 

@@ -4,8 +4,9 @@ Sirichotedumrong, Kinoshita & Kiya, "Pixel-based image encryption without key ma
 privacy-preserving deep neural networks", IEEE Access 2019.
 
 Under independent keys for every image the ciphertext still shows ``sort_c |p − 127.5|`` of every
-pixel to anyone; under one key for many images it falls to a principal component analysis. This is
-visual protection, not confidentiality.
+pixel to anyone. Under one key for many images, an image known both plain and encrypted reveals much
+of the key; Chang & Case (arXiv 2004.13263) attack both cases. This is visual protection, not
+confidentiality.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ class Pixel(Cipher):
     color_shuffle: bool = True
     name: ClassVar[str] = "pixel"
     augmentations: ClassVar[tuple[str, ...]] = ("flip", "shift", "crop")
-    slice_scale: ClassVar[float] = 2  # its many steps are short
+    slice_scale: ClassVar[float] = 2  # it takes many short steps
 
     def __post_init__(self) -> None:
         if not isinstance(self.color_shuffle, bool):

@@ -1,4 +1,4 @@
-"""Ciphers by name: the built-in ones, and those that installed packages add.
+"""Ciphers by name: built-in ones, and those that installed packages add.
 
 A package adds a cipher by an entry point in the group ``fedenc.ciphers`` whose name is the
 cipher's and whose value is its class::

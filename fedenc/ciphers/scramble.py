@@ -1,8 +1,9 @@
-"""Block scrambling: a permutation of an image's blocks, made for several views of an image.
+"""Block scrambling: a permutation of an image's blocks, meant for several views of an image.
 
 Chuman & Kiya, "Block scrambling image encryption used in combination with data augmentation for
-privacy-preserving DNNs", 2021. Blocks keep their content, and at 32×32 pixels with blocks of 8×8
-there are only 16! = 2^44.25 keys: a jigsaw solver restores many images outright.
+privacy-preserving DNNs", 2021. At 32×32 pixels with blocks of 8×8 there are only 16! = 2^44.25
+keys. Blocks keep their content, which solvers of jigsaw puzzles can use (Chuman, Kurihara & Kiya,
+IEICE Trans. Inf. & Syst. 2018).
 """
 
 from __future__ import annotations

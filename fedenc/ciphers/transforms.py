@@ -30,13 +30,13 @@ class Encrypt(v2.Transform):  # type: ignore[misc]  # torchvision has no types
     holds the key ring.
 
     Under policy ``image`` every image needs an id that no other image has. ``ids="random"`` draws
-    one anew at every call: an image seen again, in another epoch or worker, gets another key, and
-    nobody can decrypt it. ``ids="content"`` derives it from the image's bytes: an image always gets
+    a new one at every call: in every epoch and worker an image gets another key, and nobody can
+    decrypt it. ``ids="content"`` derives it from the image's bytes: an image always gets
     the same key, and equal images equal ciphertexts.
 
     Args:
         cipher: any cipher, such as ``make("pixel")``.
-        ring: whose keys.
+        ring: the keys.
         policy: which images share a key.
         purpose: what the images are encrypted for.
         nonce: public, 16 bytes; None draws one.
@@ -111,7 +111,7 @@ class Encrypt(v2.Transform):  # type: ignore[misc]  # torchvision has no types
 
 
 def _random_id(image: Tensor) -> int:
-    # workers are forked with equal generators, so only the operating system's will do
+    # workers are forked with equal generators; only the operating system's gives them different ids
     return secrets.randbits(63)
 
 

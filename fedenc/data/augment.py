@@ -1,10 +1,10 @@
 """Augmentation of uint8 images, in one batched gather: for owners before they encrypt, and for the
 server on ciphertext.
 
-Parameters are drawn apart from being applied, so that any call replays exactly. An augmentation is
-the product of an *exhaustive* part, the fixed set of copies of Sirichotedumrong, Kinoshita & Kiya
-(IEEE Access 2019: horizontal flip ×2, shift by 4 pixels ×4), and a *random* part (crop, horizontal
-flip, GridMask). What a shift uncovers takes the fill value.
+Drawing parameters and applying them are separate steps, so that any call can be repeated exactly.
+An augmentation is the product of an *exhaustive* part, the fixed set of copies of Sirichotedumrong,
+Kinoshita & Kiya (IEEE Access 2019: horizontal flip ×2, shift by 4 pixels ×4), and a *random* part
+(crop, horizontal flip, GridMask). Pixels that a shift leaves empty get the fill value.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,11 +22,11 @@ SHIFT = 4  # pixels: the shift of the exhaustive set and the padding of the rand
 
 @dataclass(frozen=True)
 class GridMask:
-    """Squares dropped on a grid, without rotation (Chen, Liu, Zhao & Jia, arXiv 2001.04086)."""
+    """Squares on a grid are filled, without rotation (Chen, Liu, Zhao & Jia, arXiv 2001.04086)."""
 
     shortest: int = 8  # pixels: period of the grid, drawn from shortest..longest
     longest: int = 16
-    keep: float = 0.4  # the paper's r: visible part of a period; a square of side (1 − r)·d is lost
+    keep: float = 0.4  # the paper's r, of a period d; a square of side (1 − r)·d is filled
     probability: float = 0.8  # share of the images that are masked
 
 
@@ -56,7 +56,7 @@ class Augmentation:
 
     @property
     def parts(self) -> frozenset[str]:
-        """What it does to an image, in the words in which ciphers say what they tolerate."""
+        """What it does to an image, in the words of ``Cipher.augmentations``."""
         done = {
             "shift": any(shift != (0, 0) for shift in self.shifts),
             "flip": self.flip or any(self.flips),
@@ -66,7 +66,7 @@ class Augmentation:
         return frozenset(word for word, does in done.items() if does)
 
     def missing_from(self, tolerated: Collection[str]) -> tuple[str, ...]:
-        """Of its parts, in order, those that are not among the ``tolerated`` ones."""
+        """Its parts, sorted, that are not among the ``tolerated`` ones."""
         return () if "any" in tolerated else tuple(sorted(self.parts.difference(tolerated)))
 
 
@@ -84,11 +84,11 @@ AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType(
         "shift-flip-all": Augmentation(shifts=_SHIFTS, flips=(False, True)),
     }
 )
-"""By name: the random ones, and with ``-all`` the paper's exhaustive sets (×2, ×4, ×8)."""
+"""Augmentations by name: random ones, and the paper's exhaustive sets (``-all``: ×2, ×4, ×8)."""
 
 
 def strongest(tolerated: Collection[str]) -> str:
-    """The name of the strongest of the usual random augmentations whose parts are tolerated."""
+    """The strongest usual random augmentation, by name, all of whose parts are tolerated."""
     usual = ("crop-flip", "flip", "crop", "none")
     return next(n for n in usual if not AUGMENTATIONS[n].missing_from(tolerated))
 
@@ -103,12 +103,12 @@ def named(name: str) -> Augmentation:
 
 @dataclass(frozen=True)
 class Draw:
-    """Parameters for N images, one row an image; integers are int64."""
+    """Parameters for N images, one row per image; integers are int64."""
 
     down: Tensor  # N
     right: Tensor  # N
     flip: Tensor  # N, bool; an image is flipped first, then shifted
-    grid: Tensor | None = None  # N×4: period (0 leaves the image alone), visible part, row, column
+    grid: Tensor | None = None  # N×4: period (0: image unchanged), visible part, row, column
 
     def __len__(self) -> int:
         return len(self.flip)
@@ -167,7 +167,7 @@ def shift_and_flip(
     """
     count, channels, height, width = images.shape
     device = images.device
-    # One row and one column of fill around the image; whatever lies further out is clamped to it.
+    # One row and one column of fill around the image; pixels further out are clamped to it.
     framed = F.pad(images, (1, 1, 1, 1), value=fill).flatten(2)
     rows = torch.arange(1, height + 1, device=device) - down[:, None]
     columns = torch.arange(1, width + 1, device=device) - right[:, None]

@@ -1,8 +1,9 @@
-"""Decoded arrays on disk: decoded once a machine, then memory-mapped by every process.
+"""Decoded arrays on disk: decoded once on a machine, then memory-mapped by every process.
 
-An entry is a folder ``<name>-<digest>`` that appears by one rename when it is complete. Whoever
-finds it takes no lock. Whoever does not takes an advisory lock, which the kernel drops when its
-holder dies, looks again, and decodes only if the entry is still missing or damaged.
+An entry is a folder ``<name>-<digest>`` that appears by one rename when it is complete. A process
+that finds it takes no lock. A process that does not find it takes an advisory lock, which the
+kernel drops when the process dies; it then looks again, and decodes only if the entry is still
+missing or damaged.
 """
 
 import contextlib
@@ -27,7 +28,7 @@ from fedenc.errors import DataError
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1  # raise it when decoding or the entry's layout changes: older entries are then ignored
+_FORMAT = 1  # increased when decoding or the layout changes, so that older entries are ignored
 _META = "meta.json"
 
 Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]  # images (n, 3, H, W), labels (n,)
@@ -54,8 +55,8 @@ class Decoded:
 class Source:
     """A data set on disk: what identifies it, and how to decode it.
 
-    ``files`` are identified by path, size and modification time, ``parameters`` by value; the two
-    and ``name`` decide the cache entry. ``decode`` is called only if there is no valid entry.
+    ``files`` are identified by path, size and modification time, ``parameters`` by value. These and
+    ``name`` decide the cache entry. ``decode`` is called only if there is no valid entry.
     """
 
     name: str
@@ -111,8 +112,8 @@ def cached(source: Source, cache: Path | None = None) -> Dataset:
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive advisory lock on ``path``, waiting for it; freed if the holder is killed.
 
-    The file is left behind on purpose: deleting it would let two processes lock two files of the
-    same name.
+    The file is not deleted on purpose: otherwise two processes could lock two different files of
+    the same name.
     """
     with path.open("ab") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -155,7 +156,7 @@ def _open_array(entry: Path, key: str, record: Mapping[str, Any]) -> NDArray[Any
     if stat.st_size != record["bytes"]:
         raise ValueError(f"{file.name} has {stat.st_size} bytes, not {record['bytes']}")
     if stat.st_mtime_ns != record["mtime_ns"]:
-        # Copied, restored or tampered with: hashing tells. The time is put back, so that the next
+        # Copied, restored or changed: the hash decides. The time is set back, so that the next
         # reader need not hash again.
         if _sha256(file) != record["sha256"]:
             raise ValueError(f"{file.name} does not have its recorded SHA-256")
@@ -167,7 +168,7 @@ def _open_array(entry: Path, key: str, record: Mapping[str, Any]) -> NDArray[Any
 
 def _write_entry(entry: Path, source: Source) -> None:
     """Decode into a temporary folder and rename it to ``entry``; the caller holds the lock."""
-    for left in entry.parent.glob(f"{entry.name}.*.tmp"):  # of holders that were killed
+    for left in entry.parent.glob(f"{entry.name}.*.tmp"):  # left by processes that were killed
         shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=f"{entry.name}.", suffix=".tmp", dir=entry.parent))
     try:
@@ -202,7 +203,7 @@ def _keys(split: str) -> tuple[str, str]:
 
 
 def _write_split(work: Path, split: str, part: Part, name: str) -> tuple[int, ...]:
-    """Stream a split's batches to disk: its pixels are never in memory twice, or all at once."""
+    """Write a split to disk batch by batch, so that it is never in memory as a whole."""
     images_key, labels_key = _keys(split)
     labels = []
     shape: tuple[int, ...] = ()

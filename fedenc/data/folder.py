@@ -1,4 +1,4 @@
-"""``folder``: any tree of image files, one folder a class (torchvision's ImageFolder layout)."""
+"""``folder``: any tree of image files, one folder per class (torchvision's ImageFolder layout)."""
 
 import hashlib
 import logging
@@ -20,14 +20,14 @@ def source(root: Path, size: int) -> Source:
     """The images under ``root``, resized (short side, then centre crop) to ``size``×``size``.
 
     ``root/train/<class>/*`` and ``root/test/<class>/*``; or ``root/<class>/*``, of which each
-    class's files are then split 80/20 by a hash of their paths: the same files always fall on the
-    same side, whatever else is there. Classes are numbered in the order of their names. Files of
-    other types and hidden ones are ignored, deeper folders are searched. Images become RGB, upright
-    by their EXIF orientation.
+    class's files are then split 80/20 by a hash of their paths, so that the same files are always
+    split in the same way. Classes are numbered in the order of their names. Files of other types
+    and hidden ones are ignored, deeper folders are searched. Images become RGB, upright by their
+    EXIF orientation.
 
     Raises:
         DataError: no such folder, only one of train and test, an empty class, classes that differ
-            between train and test. Undecodable images are found out when decoding.
+            between train and test. Images that cannot be decoded are found only when decoding.
     """
     if not root.is_dir():
         raise DataError(

@@ -1,4 +1,4 @@
-"""One door to every data set."""
+"""Loading any data set by its name."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def load(
         download: let torchvision fetch ``cifar10``, ``cifar100`` or ``stl10`` if missing.
         cache: folder of the cache. None: ``$FEDENC_CACHE``, else the user's cache folder
             (``$XDG_CACHE_HOME/fedenc``, ``~/.cache/fedenc``, on macOS ``~/Library/Caches/fedenc``).
-            It holds nothing but copies and may be deleted at any time.
+            It holds only copies and may be deleted at any time.
         count: training images of ``synthetic`` (250,000 by default).
 
     Returns:
@@ -75,7 +75,7 @@ def _source(name: str, root: Path | None, size: int | None, download: bool, cach
         if root is None or size is None:
             missing = "data.root, the folder" if root is None else "data.size, in pixels"
             raise DataError(
-                f"folder needs {missing}; expected both a root with one folder of images a class "
+                f"folder needs {missing}; expected both a root with one folder per class "
                 "and the size to resize them to"
             )
         return folder.source(root.expanduser(), size)

@@ -32,11 +32,11 @@ def source(name: str, folder: Path, size: int | None) -> Source:
     Files are ``train-*.parquet`` and ``test-*.parquet`` (or ``train/*.parquet``, ``test/*``), read
     in the order of their names; of shards called ``...-00000-of-00004`` all must be there. Columns
     are ``img`` or ``image`` (a struct with the encoded ``bytes``) and ``label`` (CIFAR-100:
-    ``fine_label``). Class names come from the schema's ``huggingface`` metadata; without it classes
-    are called by their number.
+    ``fine_label``). Class names come from the schema's ``huggingface`` metadata; without it a class
+    is named by its number.
 
     Raises:
-        DataError: a split or shard is missing. Everything else is found out when decoding.
+        DataError: a split or shard is missing. All other problems are found when decoding.
     """
     files = _files(folder)
     for split in _SPLITS:

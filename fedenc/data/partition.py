@@ -19,7 +19,7 @@ _NOBODY = -1  # owner of an image that a cap leaves over
 def iid(
     labels: ArrayLike, participants: int, *, seed: int, cap: int | None = None
 ) -> list[Indices]:
-    """Deal the images out at random, evenly: sizes differ by at most one.
+    """Divide the images at random and evenly: sizes differ by at most one.
 
     Args:
         labels: integers (N,); only their number matters here.
@@ -51,11 +51,11 @@ def dirichlet(
     Networks" (ICML 2019), section 4, and of Hsu et al. (arXiv 1909.06335): a small α gives each
     participant few classes, a large one approaches an even split. Sizes vary too.
 
-    Participants that the draw leaves without any image get one each, taken at random from the
-    largest partitions, which are levelled down; a redraw until nobody is empty (the paper's code,
-    flwr-datasets' ``min_partition_size``) has no chance with many participants or a small α, and
-    both leave the draw as it is where nobody is empty. The cap is applied last and keeps a
-    uniformly random part of a partition, so that its expected label proportions stay.
+    Participants that would get no image are given one each, taken at random from the largest
+    partitions. (The paper's code and flwr-datasets' ``min_partition_size`` draw again until no
+    partition is empty, which hardly ever succeeds with many participants or a small α. If no
+    partition is empty, the results agree.) The cap is applied last. It keeps a uniformly random
+    part of a partition, so that the expected proportions of labels stay the same.
 
     Args:
         labels: integers (N,).
@@ -74,7 +74,7 @@ def dirichlet(
         )
     generator = _generator(seed)
     _, codes, counts = np.unique(array, return_inverse=True, return_counts=True)
-    # Class by class, a class's images in random order: dealing them out is then one repeat.
+    # Class by class, each in random order: one repeat then gives every image its owner.
     shuffled = generator.permutation(len(array))
     by_class = shuffled[np.argsort(codes[shuffled], kind="stable")]
     shares = generator.dirichlet(np.full(participants, float(alpha)), size=len(counts))
@@ -84,8 +84,8 @@ def dirichlet(
     cuts[:, -1] = counts  # rounding must not lose a class's last image
     dealt = np.diff(np.minimum(cuts, counts[:, None]), axis=1, prepend=0)
     owner = np.empty(len(array), dtype=np.int64)
-    # Each class serves the participants in its own order, or rounding would favour the same ones
-    # in every class where a class has fewer images than there are participants.
+    # Each class is divided among the participants in an order of its own. Otherwise, where classes
+    # have fewer images than there are participants, rounding would favour the same ones each time.
     turn = generator.permuted(np.tile(np.arange(participants), (len(counts), 1)), axis=1)
     owner[by_class] = np.repeat(turn.ravel(), dealt.ravel())
     rank = _rank(owner, generator)
@@ -105,7 +105,7 @@ def _checked(labels: ArrayLike, participants: int, cap: int | None) -> NDArray[n
     if array.ndim != 1 or not np.issubdtype(array.dtype, np.integer):
         raise DataError(
             f"labels to partition are {array.dtype} of shape {array.shape}; "
-            "expected one integer an image, shape (N,)"
+            "expected one integer per image, shape (N,)"
         )
     if participants < 1:
         raise DataError(f"cannot partition over {participants} participants; expected 1 or more")
@@ -115,7 +115,7 @@ def _checked(labels: ArrayLike, participants: int, cap: int | None) -> NDArray[n
             f"one; ask for at most {len(array)} participants or use a larger data set"
         )
     if cap is not None and cap < 1:
-        raise DataError(f"the cap of images a participant is {cap}; expected 1 or more, or none")
+        raise DataError(f"the cap of images per participant is {cap}; expected 1 or more, or none")
     return array
 
 

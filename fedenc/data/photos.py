@@ -1,7 +1,7 @@
-"""``photos``: the embedded data set, cut from the colour photographs that scikit-image bundles.
+"""``photos``: the built-in data set, cut from the colour photographs that scikit-image bundles.
 
-Smoke data: it exists so that everything runs without a download, and its accuracies prove nothing.
-A class is one photograph, so telling classes apart is telling eight palettes and textures apart.
+It exists so that everything runs without a download; accuracies on it prove nothing. A class is one
+photograph, so a classifier only has to tell the colours and textures of eight photographs apart.
 """
 
 from collections.abc import Iterator
@@ -17,10 +17,10 @@ from fedenc.errors import DataError
 SIDE = 32  # pixels; side of a patch, and the gap between the training and the test region
 VARIANCE_FLOOR = 16.0  # grey levels squared, mean over R, G, B; below: empty sky, black border
 TEST_SHARE = 0.22  # of a photograph's width
-TRAIN_CAP = 160  # patches a class; the three largest photographs would otherwise drown the rest
+TRAIN_CAP = 160  # patches per class, or the three largest photographs would outnumber the rest
 TEST_CAP = 80
 
-# The colour photographs of the wheel, one file a scene (motorcycle_right repeats motorcycle_left;
+# The colour photographs of scikit-image's wheel, one per scene (motorcycle_right repeats _left;
 # the other colour files are drawings or test charts).
 FILES = {
     "astronaut": "astronaut.png",

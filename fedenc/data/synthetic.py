@@ -1,4 +1,4 @@
-"""``synthetic``: noise of any amount at next to no cost, for measuring scale."""
+"""``synthetic``: any number of noise images, cheap to make, for measurements of scale."""
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -16,7 +16,7 @@ def synthetic(count: int = COUNT, size: int = 32) -> Dataset:
     Nothing can be learned from them: labels (10 classes, balanced to within one image) are random.
     Images are overlapping windows, 64 bytes apart, of one buffer of random bytes, so 250,000 take
     about 20 MB in memory and none on disk; indexing them gives ordinary arrays. All are distinct,
-    but neighbours share bytes, so they are no material for statistics or for attacks.
+    but neighbours share bytes, so do not use them for statistics or for attacks.
 
     Args:
         count: training images, at least 1.

@@ -1,1 +1,1 @@
-"""Images in and out of files, beside each other on a sheet, and how alike two of them are."""
+"""Reading and writing image files, sheets of labelled images, and how alike two images are."""

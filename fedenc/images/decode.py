@@ -1,4 +1,4 @@
-"""The one decoder: encoded images, in files or memory, to upright pictures of 8 bits a channel."""
+"""The one decoder: encoded images, in files or memory, to upright pictures, 8 bits per channel."""
 
 import io
 from pathlib import Path
@@ -18,7 +18,7 @@ def open_image(data: bytes | Path, where: str) -> Image.Image:
 
     Args:
         data: an encoded image, or the file that holds one.
-        where: what an error calls it.
+        where: its name in error messages.
 
     Raises:
         DataError: missing, not an image, a damaged one, or one of more than 8 bits a channel.
@@ -32,7 +32,7 @@ def open_image(data: bytes | Path, where: str) -> Image.Image:
     except FileNotFoundError:
         raise DataError(f"{where} does not exist") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes
-        unknown = isinstance(error, UnidentifiedImageError)  # its text names an object in memory
+        unknown = isinstance(error, UnidentifiedImageError)  # whose text names an object in memory
         reason = "no image format that is known" if unknown else error or type(error).__name__
         raise DataError(
             f"cannot decode {where}: {reason}; expected an 8-bit image that "
@@ -57,7 +57,7 @@ def to_array(image: Image.Image, size: int | None) -> NDArray[np.uint8]:
 
 
 def _formats(encoded: bytes) -> tuple[str, ...] | None:
-    """The usual formats by signature: trying all of Pillow's costs as much as decoding does."""
+    """The usual formats by signature, because trying all of Pillow's formats takes long."""
     return next((name for start, name in _SIGNATURES if encoded.startswith(start)), None)
 
 

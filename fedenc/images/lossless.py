@@ -36,7 +36,7 @@ def read(path: Path) -> tuple[Tensor, str]:
     Returns:
         uint8 (C, H, W) and the mode to restore: ``RGB`` (C = 3), ``L`` (C = 1), or ``RGBA`` for an
         image whose alpha channel is opaque everywhere (C = 3). Palettes become the colours they
-        stand for; pictures are turned upright as EXIF data says, and all metadata is left behind.
+        stand for; pictures are turned upright as EXIF data says, and all metadata is dropped.
 
     Raises:
         DataError: as :func:`open_image`, of another mode, or transparent.

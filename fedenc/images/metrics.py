@@ -1,6 +1,6 @@
 """How alike two images are: structural similarity (SSIM) and peak signal-to-noise ratio (PSNR).
 
-Published values of SSIM differ in their window, so its name is part of every value:
+Published values of SSIM use different windows, so the name of the window is part of every value:
 
 * ``uniform7``: a flat 7×7 window and sample covariance, scikit-image's defaults. Ito, Kinoshita &
   Kiya (2021) publish values of this kind.
@@ -23,7 +23,7 @@ from fedenc.errors import DataError
 
 Window = Literal["uniform7", "gaussian11"]
 
-# What scikit-image's structural_similarity takes to find the values that each name stands for.
+# Arguments with which scikit-image's structural_similarity computes the values of each window.
 PARAMETERS: dict[Window, dict[str, Any]] = {
     "uniform7": {"win_size": 7, "data_range": 255, "K1": 0.01, "K2": 0.03},
     "gaussian11": {
@@ -38,8 +38,8 @@ PARAMETERS: dict[Window, dict[str, Any]] = {
 SIDES: dict[Window, int] = {"uniform7": 7, "gaussian11": 11}  # pixels
 
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
-_TILE = 32  # outputs that one product with a band matrix makes; wider, and most of it is zeros
-_CHUNK = {"cpu": 2**15, "cuda": 2**24}  # values at a time: what stays in cache, what fills a GPU
+_TILE = 32  # outputs per product with a band matrix; a wider matrix would be mostly zeros
+_CHUNK = {"cpu": 2**15, "cuda": 2**24}  # values at a time: they fit the cache, or fill a GPU
 
 
 @torch.no_grad()
@@ -105,7 +105,7 @@ def _check(a: Tensor, b: Tensor) -> None:
 
 
 def _parts(a: Tensor, b: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """The pairs, so many at a time as are worked on together."""
+    """The pairs, in parts that are worked on one at a time."""
     size = max(1, _CHUNK.get(a.device.type, 2**15) // a[0].numel())
     return zip(torch.split(a, size), torch.split(b, size), strict=True)
 
@@ -137,8 +137,8 @@ def _means(images: Tensor, window: Window) -> Tensor:
 def _filtered(rows: Tensor, window: Window) -> Tensor:
     """Each row with the window's profile: float64 …×W to …×(W−s+1).
 
-    A product with a band matrix, tile by tile: on a CPU several times the speed of a convolution,
-    which has no fast path for float64.
+    A product with a band matrix, tile by tile. On a CPU this is faster than a convolution, which
+    has no fast path for float64.
     """
     width, overlap = rows.shape[-1], SIDES[window] - 1
     edges = [*range(0, width - overlap, _TILE), width - overlap]

@@ -1,4 +1,4 @@
-"""Sheets of labelled images: a row of images for each thing that is shown, text under each."""
+"""Sheets of labelled images: rows of images, a label for each row, a caption under each image."""
 
 import io
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ class Row:
     """One row of a sheet. Text is limited to what Pillow's own font has: Latin letters.
 
     Attributes:
-        label: what stands left of it; may have several lines.
+        label: text to the left of the row; may have several lines.
         images: uint8 (C, H, W) of any sizes, gray if C is 1; None leaves a place empty.
-        captions: what stands under each image, as many as there are images.
+        captions: text under each image, as many as there are images.
     """
 
     label: str
@@ -37,7 +37,7 @@ def grid(rows: Sequence[Row], *, titles: Sequence[str] = (), cell: int = 128) ->
 
     Args:
         rows: from the top.
-        titles: of the columns, drawn at the top, in several lines where one is too short.
+        titles: of the columns, drawn at the top, in several lines if they are long.
         cell: pixels a side that an image is shown in. Smaller images show their pixels as squares.
     """
     step_x, step_y = cell + GAP, cell + LINE + GAP
@@ -92,7 +92,7 @@ def save(sheet: Image.Image, path: Path) -> None:
 
 
 def _fit(image: Tensor, cell: int) -> Image.Image:
-    """Scale into a square cell: pixels stay squares when enlarged, are averaged when reduced."""
+    """Scale into a square cell: pixels become squares when enlarged, and means when reduced."""
     _, height, width = image.shape
     scale = cell / max(height, width)
     size = max(1, round(width * scale)), max(1, round(height * scale))

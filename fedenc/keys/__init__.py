@@ -1,4 +1,4 @@
-"""Keys of participants: the ring, the keystreams drawn from it, and the files that keep it."""
+"""Keys of participants: key rings, the keystreams derived from them, and keyfiles."""
 
 from fedenc.keys.keystream import Keystream
 from fedenc.keys.ring import MASTER_BITS, NONCE_BYTES, POLICIES, KeyRing, Policy, new_nonce

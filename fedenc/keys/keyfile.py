@@ -1,8 +1,8 @@
 """Keyfiles: a JSON object that holds a master key, in the clear or under a passphrase.
 
-Without a passphrase the file's protection is its mode, 0600. With one, scrypt (RFC 7914; N=2¹⁷,
-r=8, p=1, about 128 MiB and half a second) derives the key of a ChaCha20-Poly1305 box (RFC 8439)
-around the master; all other fields of the file are its associated data.
+Without a passphrase only the file's mode, 0600, protects it. With one, scrypt (RFC 7914; N=2¹⁷,
+r=8, p=1, about 128 MiB) derives a key from it, under which ChaCha20-Poly1305 (RFC 8439) encrypts
+the master; all other fields of the file are its associated data.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fedenc.errors import KeyfileError
 FORMAT = "fedenc keyfile"
 VERSION = 1
 _SCRYPT = {"n": 2**17, "r": 8, "p": 1}
-_SCRYPT_MEMORY = 2**28  # a keyfile that asks for more is damaged or hostile
+_SCRYPT_MEMORY = 2**28  # bytes; a keyfile that asks for more is damaged or malicious
 
 
 def write(
@@ -150,7 +150,7 @@ def _passphrase_key(passphrase: str, content: dict[str, Any]) -> bytes:
 
 
 def _checksum(content: dict[str, Any]) -> str:
-    """Tells accidents, not attacks; what is sealed is authenticated besides."""
+    """Detects accidental damage, not attacks; an encrypted master is authenticated as well."""
     return hashlib.blake2b(_canonical(content), digest_size=8).hexdigest()
 
 

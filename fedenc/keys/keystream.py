@@ -2,8 +2,8 @@
 
 Every subkey keys one ChaCha20 stream (RFC 8439; all-zero nonce, since a subkey is used once). A
 draw takes the next bytes of every stream. How many it takes depends on its arguments alone, never
-on what the bytes are, so streams stay aligned over the batch and a method's parts sit at fixed,
-documented positions:
+on the values of the bytes. So the streams of a batch stay aligned, and the parts of a method's key
+are at fixed, documented positions:
 
 ==========================  =====================================================================
 draw                        bytes taken from every stream
@@ -11,13 +11,14 @@ draw                        bytes taken from every stream
 ``bytes(n)``                n
 ``bits(n)``, ``masks(n)``   ⌈n / 8⌉, least significant bit first
 ``integers(bound, n)``      ``integer_bytes(bound, n)``: little-endian words of one or four integers
-                            each, and the spare ones that stand in for rejected words
+                            each, then the spare words that replace rejected ones
 ``permutations(size, n)``   8·n·size: little-endian 64-bit words, ranked
 ==========================  =====================================================================
 
-Where rejection finds no spare word left (probability below 1e-12, see ``_words_needed``) or a
-permutation's words tie (below size²/2⁶⁵), the affected image continues from a *refill* stream: the
-same subkey under a nonce whose last eight bytes hold the draw's number, counted from 1.
+If more words are rejected than there are spare ones (probability below 1e-12, see
+``_words_needed``), or a permutation's words tie (below size²/2⁶⁵), that image takes further words
+from a *refill* stream: the same subkey under a nonce whose last eight bytes hold the draw's number,
+counted from 1.
 """
 
 from __future__ import annotations
@@ -43,10 +44,11 @@ _WORD_TYPES: dict[int, np.dtype[Any]] = {size: np.dtype(f"<u{size}") for size in
 def packing(bound: int) -> tuple[int, int]:
     """How integers below bound are drawn: bytes of a word (1, 2, 4 or 8), and integers from each.
 
-    One from a byte where the bound divides 256. For other bounds up to 256, four from a word of
-    four bytes: the key stays as short and rejections become rare (below 6, one word in 3.4 million,
-    where a byte for each would reject one in 64). Where that rejects more than one word in 32, and
-    above 256, one from a word of two, four or eight bytes, the narrowest that rejects at most that.
+    Where bound divides 256, a byte yields one integer. For other bounds up to 256 a word of four
+    bytes yields four integers: it takes as many bytes as one byte each, but is rarely rejected (for
+    bound 6, one word in 3.4 million; of single bytes, one in 64). Where more than one such word in
+    32 would be rejected, and for bounds above 256, a word yields one integer, and has two, four or
+    eight bytes: the fewest with which at most one word in 32 is rejected.
     """
     if not 1 <= bound <= 2**59:
         raise CipherError(f"bound is {bound}, expected 1 to 2**59")
@@ -60,12 +62,12 @@ def packing(bound: int) -> tuple[int, int]:
 
 
 def _words_needed(bound: int, n: int) -> tuple[int, int]:
-    """How many words a draw of n integers takes: those that yield them, and spare ones.
+    """How many words a draw of n integers takes: m that yield them, and spare ones.
 
-    The spare words are ``s + 8·⌈√s⌉ + 16`` with s = ⌈m·q / (1 − q)⌉, those needed on average to
-    replace rejected ones, where q (at most 1/32) is the rejected share of the m words. By
-    Chernoff's bound they do not suffice with probability below 1e-12, for every m. None are taken
-    where nothing is rejected.
+    Of the m words a share q (at most 1/32) is rejected on average, and replacing them takes
+    s = ⌈m·q / (1 − q)⌉ words. A draw takes ``s + 8·⌈√s⌉ + 16`` spare words. By Chernoff's bound the
+    probability that these are too few is below 1e-12 for every m. Where no word can be rejected, no
+    spare words are taken.
     """
     size, integers = packing(bound)
     words, values = -(-n // integers), 256**size
@@ -90,11 +92,11 @@ def _stream(subkey: bytes, nonce: bytes = _NONCE) -> CipherContext:
 
 
 class Keystream:
-    """The key material of a batch of N images: one stream an image, or one stream for all.
+    """The key material of a batch of N images: one stream per image, or one stream for all.
 
     ``count`` is N; ``streams`` is U: 1 where a policy gives the whole batch one key, else N. Every
-    draw returns arrays whose first axis is U; an axis of length 1 broadcasts over the batch, so
-    one key costs one key schedule however many images it serves.
+    draw returns arrays whose first axis is U; an axis of length 1 broadcasts over the batch, so a
+    key for the whole batch is derived once, however many images there are.
 
     A keystream remembers how far it has been drawn. Ciphers draw from a ``part`` of what they are
     given, so encrypting twice with one keystream gives the same bytes twice.
@@ -109,7 +111,7 @@ class Keystream:
     def __init__(self, subkeys: Sequence[bytes], count: int) -> None:
         if len(subkeys) not in (1, count):
             raise CipherError(
-                f"a keystream has one subkey or one an image; found {len(subkeys)} subkeys "
+                f"a keystream has one subkey, or one per image; found {len(subkeys)} subkeys "
                 f"for {count} images"
             )
         if any(len(key) != SUBKEY_BYTES for key in subkeys):
@@ -135,7 +137,7 @@ class Keystream:
         return Keystream(subkeys, max(stop - start, 0))
 
     def prefetch(self, n: int) -> None:
-        """Have n bytes of every stream at hand in one go. Changes no drawn value, only speed."""
+        """Generate the next n bytes of every stream in one call: for speed; changes no value."""
         missing = n - self._buffer.shape[1]
         if missing <= 0:
             return
@@ -149,13 +151,13 @@ class Keystream:
         return self._take(n)
 
     def bits(self, n: int) -> Bytes:
-        """uint8 (U, n) of zeros and ones: fair coins."""
+        """uint8 (U, n) of zeros and ones, each with probability 1/2."""
         self._draws += 1
         packed = self._take(-(-n // 8))
         return np.unpackbits(packed, axis=1, count=n, bitorder="little")
 
     def masks(self, n: int) -> Bytes:
-        """uint8 (U, n) of 0 and 255: ``bits``, each filling its byte."""
+        """uint8 (U, n) of 0 and 255: as ``bits``, with 255 for 1."""
         bits = self.bits(n)
         return np.negative(bits, out=bits)
 
@@ -230,7 +232,7 @@ class Keystream:
         supply = np.count_nonzero(accepted, axis=1)
         flat = groups.reshape(-1)  # a view: groups are contiguous
         if (demand <= supply).all():
-            # rejected word i of all is number i − first of its stream, and so is its substitute
+            # of all rejected words, word i is number i − first in its stream; so is its substitute
             chosen = np.arange(where.size)
             chosen += np.repeat(np.cumsum(supply) - supply - first[:-1], demand)
             flat[where] = substitutes[accepted][chosen]
@@ -261,9 +263,10 @@ class Keystream:
 def _groups(words: npt.NDArray[Any], bound: int) -> npt.NDArray[Any]:
     """Words divided by how often bound fits into their range, in the narrowest type, contiguous.
 
-    Accepted words become numbers below bound, each as often as any other; rejected words do not.
+    Accepted words become numbers below bound, all equally often; rejected ones become bound or
+    more.
     """
-    if bound == 1:  # of a byte's 256 values, too many for a byte
+    if bound == 1:  # a byte would be divided by 256, which is no uint8
         return np.zeros(words.shape, np.uint8)
     largest = int(np.iinfo(words.dtype).max)
     share = (largest + 1) // bound
@@ -279,7 +282,8 @@ def _split(groups: npt.NDArray[Any], bound: int, n: int) -> npt.NDArray[Any]:
     parts = np.empty((streams, n), np.min_scalar_type(bound - 1))
     quotients, remainders, few = parts[:, :m], parts[:, m:], n - m
     np.floor_divide(groups, bound, out=quotients, casting="unsafe")
-    # numpy divides with SIMD, but its remainder does not; this wraps, and comes out right
+    # NumPy divides with SIMD, but has no such remainder. The products may overflow; as both steps
+    # are modulo the same power of two, the differences are right.
     np.multiply(quotients[:, :few], bound, out=remainders)
     np.subtract(groups[:, :few], remainders, out=remainders, casting="unsafe")
     return parts
@@ -294,8 +298,8 @@ def rank(words: npt.NDArray[np.uint64]) -> tuple[npt.NDArray[np.int64], npt.NDAr
     """
     size = words.shape[-1]
     low = np.uint64((1 << max(size - 1, 0).bit_length()) - 1)
-    # Sorting words that carry their index in the low bits is several times faster than argsort.
-    # It ranks by the high bits; where those tie, the full words decide.
+    # Faster than argsort: sort words whose low bits are replaced by their index. This ranks them by
+    # their high bits; where those tie, the full words decide.
     keyed = words & ~low
     keyed |= np.arange(size, dtype=np.uint64)
     keyed.sort(axis=-1)

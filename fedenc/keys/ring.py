@@ -13,8 +13,8 @@ policy     fields left empty                            what shares a key
 =========  ===========================================  =========================================
 
 Visual protection rests on these keys, so they come from the operating system's generator and are
-kept in files that only their owner reads. Only ``KeyRing.simulated`` derives a master from a seed,
-for experiments; such a key is worth no more than its seed.
+kept in files that only their owner can read. Only ``KeyRing.simulated`` derives a master from a
+seed, for experiments; whoever can guess the seed has the key.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def new_nonce() -> bytes:
 
 
 class KeyRing:
-    """A 32-byte master key and the participant it is used by.
+    """A 32-byte master key and the participant who uses it.
 
     ``repr`` and ``str`` show a fingerprint, never the master. Two key rings are equal when master
     and participant are.
@@ -84,7 +84,7 @@ class KeyRing:
         Args:
             seed: ``encryption.seed``; whoever knows or guesses it has every key.
             participant: who the key ring is for.
-            shared: one master for all participants (policy ``same``) instead of one each.
+            shared: one master for all participants (policy ``same``), not one for each.
         """
         owner = b"" if shared else _int64(participant)
         digest = blake2b(digest_size=MASTER_BYTES, person=b"fedenc/simulated")
@@ -176,8 +176,8 @@ class KeyRing:
     def secret(self, purpose: str, *context: int | bytes | str) -> bytes:
         """32 bytes for the participant's other private randomness: query ids, orders, nonces.
 
-        Depends on master, participant, purpose and every piece of context with its type; never
-        equals a subkey, which is derived under another personalisation.
+        Depends on master, participant, purpose, and the value and type of every piece of context.
+        Never equals a subkey: subkeys are derived with another BLAKE2b personalisation.
         """
         digest = self._keyed(b"fedenc/secret")
         digest.update(
@@ -206,7 +206,7 @@ class KeyRing:
 def _per_image(
     common: blake2b, ids: npt.NDArray[np.int64], views: npt.NDArray[np.int64]
 ) -> list[bytes]:
-    """A subkey an image: the common fields, then the fields id and view."""
+    """One subkey per image: from the common fields, then the fields id and view."""
     tail = np.empty(ids.size, _PER_IMAGE)
     tail["n0"] = tail["n1"] = 8
     tail["id"], tail["view"] = ids, views
@@ -254,7 +254,7 @@ def _byte(value: int) -> bytes:
 
 
 def _tagged(value: SupportsIndex | bytes | str) -> bytes:
-    """A value's bytes behind a letter for its type, so that 5, "5" and b"5" differ."""
+    """A value's bytes after a letter for its type, so that 5, "5" and b"5" differ."""
     if isinstance(value, bytes):
         return b"b" + value
     if isinstance(value, str):

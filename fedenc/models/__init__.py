@@ -1,4 +1,4 @@
-"""Classifiers for small images. ``build`` is the only way in; torch loads when it is called."""
+"""Classifiers for small images, all made by ``build``. torch is imported only when it is called."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -8,8 +8,8 @@ from fedenc.errors import TrainingError
 if TYPE_CHECKING:
     from fedenc.models.network import Network
 
-# name -> module under fedenc.models that defines a function of that name, and the least side of an
-# image in pixels that its poolings leave something of
+# name -> module under fedenc.models that defines a function of that name, and the smallest side of
+# an image, in pixels, of which its poolings leave at least one
 _FAMILIES = {
     "resnet20": ("resnet", 4),
     "resnet18": ("resnet", 4),

@@ -1,4 +1,4 @@
-"""Adaptation networks: learned front ends that make ciphertext easier on a standard classifier."""
+"""Adaptation networks: learned front ends that make ciphertexts easier for a usual classifier."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ def conv1x1(channels: int, size: tuple[int, int]) -> nn.Module:
     """Pointwise adaptation for pixel-based encryption (Sirichotedumrong et al., ICIP 2019,
     arXiv 1905.01827): convolutions of kernel 1 and stride 1.
 
-    float N×C×H×W to the same shape. The widths C → 8 → 32 → C and the ReLUs are our reading: the
-    paper leaves them open.
+    float N×C×H×W to the same shape. The widths C → 8 → 32 → C and the ReLUs are our choice: the
+    paper does not give them.
     """
     return nn.Sequential(
         nn.Conv2d(channels, 8, 1),
@@ -86,15 +86,16 @@ class BlockSpectralNorm(nn.Module):
 
 class EleAdaptNet(nn.Module):
     """ELE-AdaptNet (Madono, Tanaka, Onishi & Ogawa, arXiv 2001.07761) for extended learnable
-    encryption: an own map for each block position, then a learned permutation of the positions.
+    encryption: one map for each block position, then a learned permutation of the positions.
 
     float N×C×H×W to N×16×H×W, H and W multiples of 4. ``penalty`` (float, scalar) belongs to the
-    last forward pass and is to be added to the loss: it drives the mixing matrix towards a
+    last forward pass and has to be added to the loss: it drives the mixing matrix towards a
     permutation (L1 − L2 norm of its rows and columns, weight 1e-3), and the result towards
     smoothness (total variation, weight 0.1).
 
-    Ours: the mixing matrix is kept non-negative by its absolute value and starts at the identity
-    plus noise; the variation is a mean, so that its weight does not depend on the image size.
+    Our choices: the mixing matrix is kept non-negative by its absolute value and starts at the
+    identity plus noise; the variation is a mean, so that its weight does not depend on the image
+    size.
     """
 
     permutation_weight, variation_weight = 1e-3, 0.1
@@ -138,7 +139,7 @@ def _total_variation(images: Tensor) -> Tensor:
 class Adapter:
     make: Callable[[int, tuple[int, int]], nn.Module]
     block: int = 1  # height and width must be multiples of it
-    outputs: int | None = None  # channels it hands to the body; None: as many as it takes
+    outputs: int | None = None  # channels that it gives to the body; None: as many as it gets
 
 
 ADAPTERS = {

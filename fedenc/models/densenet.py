@@ -1,15 +1,13 @@
 """Densely connected networks (Huang, Liu, van der Maaten & Weinberger, CVPR 2017, 1608.06993)."""
 
+from collections import OrderedDict
+
 import torch
 from torch import Tensor, nn
-from torchvision.models.densenet import _Transition
 
 
 class DenseLayer(nn.Module):
-    """BN, ReLU, 3×3 convolution to ``growth`` new channels, behind those that came in (§3).
-
-    torchvision's layer always has the bottleneck of DenseNet-B, so this is our own.
-    """
+    """BN, ReLU, 3×3 convolution to ``growth`` new channels, behind those that came in (§3)."""
 
     def __init__(self, inputs: int, growth: int) -> None:
         super().__init__()
@@ -18,6 +16,18 @@ class DenseLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat((x, self.conv(torch.relu(self.norm(x)))), dim=1)
+
+
+def transition(width: int) -> nn.Sequential:
+    """BN, ReLU, 1×1 convolution, 2×2 average pooling (§3): N×width×H×W to half of each side."""
+    return nn.Sequential(
+        OrderedDict(
+            norm=nn.BatchNorm2d(width),
+            relu=nn.ReLU(inplace=True),
+            conv=nn.Conv2d(width, width, 1, bias=False),
+            pool=nn.AvgPool2d(2),
+        )
+    )
 
 
 def densenet40_12(channels: int, classes: int) -> nn.Module:
@@ -33,7 +43,7 @@ def densenet40_12(channels: int, classes: int) -> nn.Module:
             layers.append(DenseLayer(width, growth))
             width += growth
         if block < 2:
-            layers.append(_Transition(width, width))
+            layers.append(transition(width))
     body = nn.Sequential(
         *layers,
         nn.BatchNorm2d(width),

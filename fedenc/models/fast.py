@@ -1,4 +1,4 @@
-"""A small network for studies: the best accuracy a second of those tried on a CPU."""
+"""A small network for studies on a CPU."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ def fast(channels: int, classes: int) -> nn.Module:
 
     float N×channels×H×W to N×classes, H and W at least 9. The layout is that of the CIFAR-10 speed
     runs (Jordan 2024, arXiv 2404.00498, "airbench94"); ours is narrower, has ReLUs, and learns its
-    stem, for the whitening that is fixed there belongs to plain images.
+    stem: theirs is a fixed whitening of plain images, which does not suit ciphertexts.
     """
     layers: list[nn.Module] = [nn.Conv2d(channels, 24, 2), nn.ReLU(inplace=True)]
     inputs = 24

@@ -36,7 +36,7 @@ def fold_sorted(images: Tensor) -> Tensor:
     folded = fold(images)
     if folded.shape[1] != 3:
         return folded.sort(dim=1).values
-    # Three comparators; a general sort along a dimension of three is some thirty times slower.
+    # Three comparisons of pairs: much faster than a general sort along a dimension of three.
     a, b, c = folded.unbind(1)
     a, b = torch.minimum(a, b), torch.maximum(a, b)
     b, c = torch.minimum(b, c), torch.maximum(b, c)
@@ -48,7 +48,7 @@ def fold_sorted(images: Tensor) -> Tensor:
 
 
 class InputStage(nn.Module):
-    """uint8 N×C×H×W to float32 of the same shape, zero mean and unit deviation a channel.
+    """uint8 N×C×H×W to float32 of the same shape, with mean 0 and deviation 1 per channel.
 
     ``mean`` and ``std`` (float32, C values in [0, 1]) are buffers and travel with the weights. They
     are measured on the images that the model trains on, after folding, by ``measure``; until then
@@ -69,7 +69,7 @@ class InputStage(nn.Module):
         self.register_buffer("std", torch.full((channels,), spread))
 
     def features(self, images: Tensor) -> Tensor:
-        """What the network is allowed to see, still uint8."""
+        """What the network gets to see, still as uint8."""
         if self.kind == "raw":
             return images
         return fold(images) if self.kind == "invariant-np" else fold_sorted(images)
@@ -91,15 +91,15 @@ class InputStage(nn.Module):
         levels = torch.arange(256, dtype=torch.float64) / 255
         mean = weights @ levels
         variance = (weights * (levels - mean[:, None]) ** 2).sum(dim=1)
-        # A constant channel carries nothing; a unit of one grey level keeps it finite.
+        # A constant channel has deviation 0; one grey level instead keeps the result finite.
         self.set(mean.tolist(), variance.sqrt().clamp_min(1 / 255).tolist())
 
     def set(self, mean: list[float], std: list[float]) -> None:
-        """Fix the statistics (a paper's, say), as fractions of 255, one a channel."""
+        """Set given statistics (such as a paper's), as fractions of 255, one per channel."""
         if len(mean) != self.channels or len(std) != self.channels:
             raise TrainingError(
                 f"input statistics have {len(mean)} means and {len(std)} deviations; "
-                f"expected {self.channels} of each, one a channel"
+                f"expected {self.channels} of each, one per channel"
             )
         if not all(math.isfinite(s) and s > 0 for s in std):
             raise TrainingError(f"input deviations are {std}; expected positive numbers")

@@ -9,7 +9,7 @@ from fedenc.models.inputs import InputStage
 
 @dataclass(frozen=True)
 class Architecture:
-    """All that is needed to build the network again; stored beside its weights."""
+    """All that is needed to build the network again; stored with its weights."""
 
     name: str
     channels: int
@@ -22,7 +22,7 @@ class Architecture:
 class Network(nn.Module):
     """uint8 N×C×H×W images to float N×classes logits.
 
-    ``input`` normalises, ``adapter`` (identity unless asked for) undoes what it can of a cipher,
+    ``input`` normalises, ``adapter`` is a learned front end (the identity if none is asked for),
     ``body`` is the published classifier.
     """
 
@@ -34,8 +34,8 @@ class Network(nn.Module):
         self.body = body
 
     def penalty(self) -> Tensor | None:
-        """What the adapter adds to the mean loss of the last forward pass, if it has such a term:
-        a float32 scalar, which may be negative."""
+        """What the adapter adds to the mean loss of the last forward pass: a float32 scalar, which
+        may be negative; None if it adds nothing."""
         found = getattr(self.adapter, "penalty", None)
         return found if isinstance(found, Tensor) else None
 

@@ -1,7 +1,9 @@
 """VGG for small images (Simonyan & Zisserman, ICLR 2015, arXiv 1409.1556, configuration D)."""
 
 from torch import nn
-from torchvision.models.vgg import cfgs, make_layers
+
+# Widths of the 3×3 convolutions between max-poolings (table 1, column D)
+STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
 def vgg16_bn(channels: int, classes: int) -> nn.Module:
@@ -10,7 +12,19 @@ def vgg16_bn(channels: int, classes: int) -> nn.Module:
 
     float N×channels×H×W to N×classes, H and W at least 32; 15.25 M parameters for RGB, ten classes.
     """
-    features = make_layers(cfgs["D"], batch_norm=True)
+    features: list[nn.Module] = []
+    inputs = 3
+    for widths in STAGES:
+        for width in widths:
+            features += [
+                nn.Conv2d(inputs, width, 3, padding=1),
+                nn.BatchNorm2d(width),
+                nn.ReLU(inplace=True),
+            ]
+            inputs = width
+        features.append(nn.MaxPool2d(2))
+    # Replaced, not made in the first place, so that for any channels the random numbers that
+    # follow for the head are those of always.
     if channels != 3:
         features[0] = nn.Conv2d(channels, 64, 3, padding=1)
     head = [

@@ -24,7 +24,7 @@ from fedenc.scenario.sections import ENCRYPTED, FOREIGN, PLAIN, SAME_KEY, Condit
 class Scenario(Section):
     """One experiment. Build it with :func:`load` or :func:`parse`, which report errors clearly."""
 
-    seed: sections.NonNegative = 0  # all randomness but keys
+    seed: sections.NonNegative = 0  # of all randomness except keys
     data: sections.Data = sections.Data()
     clients: sections.Clients = sections.Clients()
     encryption: sections.Encryption = sections.Encryption()
@@ -79,16 +79,16 @@ class Scenario(Section):
         return self.server.min_clients or math.ceil(self.clients.count / 2)
 
     def dump(self, *, secret: bool = True) -> dict[str, Any]:
-        """Plain JSON-able values; without ``secret``, those but the seed of the simulated keys."""
+        """Plain JSON-able values; without ``secret``, all but the seed of the simulated keys."""
         exclude = None if secret else {"encryption": {"seed"}}
         return self.model_dump(mode="json", by_alias=True, exclude=exclude)
 
     def hash(self) -> str:
         """SHA-256 of the canonical JSON of all that decides a result.
 
-        ``engine`` decides none, and neither do paths to what a digest or a version identifies.
-        ``encryption.seed`` stays out because the hash is public and a guessable seed could be
-        confirmed by it.
+        ``engine`` does not change results, nor do paths of what a digest or a version identifies.
+        ``encryption.seed`` is left out because the hash is public: it would confirm a guess of the
+        seed.
         """
         values = self.dump(secret=False)
         del values["engine"]
@@ -171,8 +171,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def _described(errors: Iterable[Any]) -> Iterator[str]:
-    """Pydantic's complaints as lines that name the key, what was found and what is expected: one
-    line a key, though a value that may be of several types is complained about for each."""
+    """Pydantic's errors as lines that name the key, what was found and what is expected: one line
+    per key, although pydantic reports an error for each type that a value may have."""
     complaints: dict[tuple[str, str], list[str]] = {}
     for error in errors:
         location = [str(part) for part in error["loc"]]
@@ -187,7 +187,7 @@ def _described(errors: Iterable[Any]) -> Iterator[str]:
 
 
 def _known(location: Sequence[str]) -> Iterator[str]:
-    """The keys that may stand where an unknown one was found."""
+    """The keys that are known where an unknown one was found."""
     section: Any = Scenario
     if len(location) > 1:
         section = Scenario.model_fields[location[0]].annotation

@@ -1,4 +1,4 @@
-"""What a scenario's values may not be together."""
+"""Values of a scenario that contradict each other."""
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -14,8 +14,8 @@ def contradictions(s: "Scenario") -> Iterable[str]:
     same_key, keyless = SAME_KEY in s.conditions(), s.encryption.keyless
     if same_key and not keyless and s.encryption.keys == "image":
         yield (
-            "inference.queries asks for same-key queries, but encryption.keys = 'image' has no key "
-            "that outlives an image; use keys = 'same' or 'client', or leave same-key out"
+            "inference.queries asks for same-key queries, but under encryption.keys = 'image' "
+            "there is no key that images share; use keys 'same' or 'client', or leave same-key out"
         )
     if s.encryption.cipher == "none" and set(s.conditions()) != {PLAIN}:
         yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"
@@ -37,7 +37,7 @@ def contradictions(s: "Scenario") -> Iterable[str]:
                 "encryption.color_shuffle = false or use model.input = 'invariant'"
             )
     if s.inference.queries == ():
-        yield "inference.queries is empty; name a kind of query, or leave it out to ask all"
+        yield "inference.queries is empty; name a kind of query, or leave it out to send all kinds"
     yield from _without_keys(s)
     if s.server.min_clients is not None and s.server.min_clients > s.clients.count:
         yield (
@@ -47,7 +47,7 @@ def contradictions(s: "Scenario") -> Iterable[str]:
     if (s.training.batch_size or s.server.workers) < s.server.workers:
         yield (
             f"training.batch_size = {s.training.batch_size} leaves some of server.workers = "
-            f"{s.server.workers} without an image; raise the one or lower the other"
+            f"{s.server.workers} without an image; raise it or use fewer workers"
         )
     if (faulty := sum(s.faults.counts().values())) > s.clients.count:
         yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"
@@ -81,11 +81,11 @@ def _without_keys(s: "Scenario") -> Iterable[str]:
         )
     if s.transformation.digest is not None and s.transformation.bundle is None:
         yield (
-            "transformation.digest is of a network that is there already; set "
+            "transformation.digest is the digest of a network that is trained already; set "
             "transformation.bundle to its folder"
         )
     if s.transformation.method == "gan" and s.transformation.learning_rate is not None:
-        yield "transformation.learning_rate is of the U-Net; method 'gan' has its own, leave it out"
+        yield "transformation.learning_rate is the U-Net's; method 'gan' has its own: leave it out"
     if not s.uploads and (s.model != Model() or s.data.shuffle_labels):
         yield (
             "transformation.answers = 'third-party' trains no model on uploads, but the section "
@@ -94,5 +94,5 @@ def _without_keys(s: "Scenario") -> Iterable[str]:
     if not s.uploads and (s.clients.plain_fraction or any(s.faults.counts().values())):
         yield (
             "transformation.answers = 'third-party' needs no uploads, but clients.plain_fraction "
-            "or faults are about them; set both to 0, or transformation.answers to 'central'"
+            "or faults concern them; set both to 0, or transformation.answers to 'central'"
         )

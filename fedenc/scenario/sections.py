@@ -1,4 +1,4 @@
-"""The sections of a scenario, and the words that stand in them."""
+"""The sections of a scenario, and the values that they may have."""
 
 import dataclasses
 import math
@@ -12,9 +12,9 @@ Condition = Literal["plain", "encrypted", "same-key", "foreign"]
 PLAIN: Condition = "plain"
 ENCRYPTED: Condition = "encrypted"  # or protected by the shared transformation network
 SAME_KEY: Condition = "same-key"
-FOREIGN: Condition = "foreign"  # protected, to a classifier that never met the network
+FOREIGN: Condition = "foreign"  # protected, to a classifier trained without the network
 
-TRANSFORMATION = "transformation"  # stands where a cipher does, and has no keys
+TRANSFORMATION = "transformation"  # takes the place of a cipher, and has no keys
 
 Count = Annotated[int, Field(ge=1, strict=True)]  # strict: neither true nor "3" is a number
 NonNegative = Annotated[int, Field(ge=0, strict=True)]
@@ -23,7 +23,7 @@ OptionValue = bool | int | float | str
 
 
 class Section(BaseModel):
-    """Frozen values of which every one is known."""
+    """Frozen values; unknown keys are errors."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False
@@ -38,7 +38,7 @@ class Data(Section):
     size: Count | None = None  # pixels; only for `folder` and `synthetic`
     download: bool = False  # let torchvision fetch a missing data set
     count: Count | None = None  # training images of `synthetic`
-    shuffle_labels: bool = False  # a control: with labels at random nothing can be learned
+    shuffle_labels: bool = False  # a control: with random labels nothing can be learned
 
 
 class Clients(Section):
@@ -46,11 +46,11 @@ class Clients(Section):
 
     count: Count = 20  # participants that upload
     per_node: Count = 1  # participants hosted by one Flower node
-    images: Count | None = None  # at most so many training images a participant
+    images: Count | None = None  # the most training images that a participant gets
     partition: Literal["iid", "dirichlet"] = "iid"
-    alpha: Positive = 0.5  # Dirichlet concentration; smaller is more skewed
-    plain_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0  # participants that stay plain
-    query_only: NonNegative = 0  # outsiders that never upload and only query
+    alpha: Positive = 0.5  # Dirichlet concentration; the smaller, the more uneven
+    plain_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0  # who upload plain images
+    query_only: NonNegative = 0  # outsiders, who never upload and only query
 
     @property
     def total(self) -> int:
@@ -71,7 +71,7 @@ class Encryption(Section):
     block_size: Count | None = None  # pixels; None: the cipher's default
     options: dict[str, OptionValue] = Field(default_factory=dict)  # any further parameters
     keys: Literal["same", "client", "image"] = "image"
-    views: Count = 1  # ciphertexts of every image, each under its own key
+    views: Count = 1  # ciphertexts of every image; under own keys if keys = "image"
     seed: NonNegative | str | None = None  # simulated keys; None: a secret of this machine
 
     @property
@@ -90,7 +90,7 @@ class Transformation(Section):
     be is explained, and has its defaults, in ``TransformationConfig``."""
 
     bundle: str | None = None  # folder of a trained one; None: the third party trains one now
-    digest: str | None = None  # SHA-256 that the network must have; None: whatever is there
+    digest: str | None = None  # SHA-256 that the network must have; None: any
     answers: Literal["third-party", "central"] = "third-party"  # whose classifier answers queries
     fraction: Annotated[float, Field(gt=0, le=1)] | None = None  # of the training images, its own
     method: Method = TransformationConfig.method
@@ -136,7 +136,7 @@ class Augmentation(Section):
     train: str = "crop-flip"  # by participants before they encrypt, in the plain domain
     server: str | None = None  # by the server on ciphertext; None: what the cipher tolerates
     query: str = "none"  # by participants to their queries, before they encrypt
-    fill: Annotated[int, Field(ge=0, le=255, strict=True)] = 0  # pixels that augmentation uncovers
+    fill: Annotated[int, Field(ge=0, le=255, strict=True)] = 0  # of pixels a shift leaves empty
 
 
 class Model(Section):
@@ -154,7 +154,7 @@ class Model(Section):
 
 
 class Training(Section):
-    """The optimiser's side: a recipe of ``fedenc.training.recipes`` and changes to it."""
+    """How the network is trained: a recipe of ``fedenc.training.recipes`` and changes to it."""
 
     recipe: str = "fast"
     scale: Positive = 1.0  # fraction of the recipe's epochs, its schedule scaled with them
@@ -162,10 +162,10 @@ class Training(Section):
     batch_size: Count | None = None
     learning_rate: Positive | None = None  # the schedule's highest
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: bool = False  # torch.compile: pays on a GPU over long runs
+    compile: bool = False  # use torch.compile
 
     def changes(self) -> dict[str, Any]:
-        """What the scenario sets over the recipe's own values."""
+        """What the scenario sets in place of the recipe's own values."""
         return self.model_dump(exclude={"recipe", "scale"}, exclude_none=True)
 
 
@@ -173,19 +173,19 @@ class Inference(Section):
     """Who asks the trained model what, and how."""
 
     queries: tuple[Condition, ...] | None = None  # None: all that cipher and key policy allow
-    images: Count = 25  # held-out images a participant and condition
+    images: Count = 25  # held-out images per participant and condition
     paired: bool = True  # same images plain and encrypted, so that agreement can be counted
-    flip: bool = False  # test-time augmentation: the server averages over the mirrored image
+    flip: bool = False  # test-time augmentation: average over image and mirror image
 
 
 class Server(Section):
-    """The provider's machine and its patience."""
+    """The provider's machine, and how long it waits."""
 
     gpus: Literal["auto", 0, 1] = "auto"  # of each worker
     workers: Count = 1  # processes that train together, data-parallel
     threads: Count | None = None  # of each worker; None: the machine's cores, divided among them
-    min_clients: Count | None = None  # uploads needed to go on; None: half of the participants
-    deadline: Positive = 60.0  # seconds without any reply after which the silent are given up
+    min_clients: Count | None = None  # uploads needed to start training; None: half of them
+    deadline: Positive = 60.0  # seconds without any reply after which it stops waiting
     attempts: Count = 2  # times a participant is asked before it counts as failed
 
 

@@ -16,6 +16,8 @@ import pytest
 import ray
 from command_line import ENVIRONMENT, ROOT
 
+from simulations import engine
+
 START_SECONDS = 120.0  # at most, until the shared cluster is complete
 
 
@@ -29,6 +31,7 @@ def joined(cluster: str) -> str:
 def cluster() -> Iterator[str]:
     """The address of a Ray cluster for all tests: a head with two cores for participants, and a
     node that has none but the ``trainer`` resource."""
+    engine.quiet()
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"

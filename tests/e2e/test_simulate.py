@@ -57,12 +57,12 @@ def test_a_run_writes_down_all_that_the_contract_names(tmp_path: Path) -> None:
 
 
 LONGER = [*SMALL, "training.epochs=30"]
-# Every participant fails at first, each in its own way, and half of them share a process's fate.
+# Every participant fails at first, each in its own way.
 TRANSIENT = [
     *(f"faults.{kind}=1" for kind in ("raise", "die", "silent", "garble", "wrong_shape")),
     "faults.duplicate=1",
     "faults.transient=true",
-    "server.deadline=3",
+    "server.deadline=1",
 ]
 DAWDLING = ["faults.silent=1", "faults.transient=true", "server.deadline=15"]
 

@@ -1,1 +1,1 @@
-"""Image files under a cipher: folders of them, and the manifest that decryption needs."""
+"""Encrypting and decrypting image files, and the manifest that decryption needs."""

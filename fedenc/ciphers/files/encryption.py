@@ -3,8 +3,8 @@
 Encrypting ``photos/`` into ``sent/`` writes ``sent/a/b.png`` for ``photos/a/b.png``, and the
 manifest ``sent/fedenc-manifest.jsonl``; encrypting one file into ``x.png`` writes
 ``x.png.fedenc.jsonl``. An image that fails is reported and does not stop the others. A run that was
-interrupted goes on where it stopped; every attempt at an image takes a fresh random id, so no key
-is used for two images.
+interrupted continues where it stopped; every attempt at an image uses a new random id, so no key is
+used for two images.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fedenc.images import lossless
 from fedenc.keys import KeyRing, Keystream, Policy, new_nonce
 
 Progress = Callable[[int, int], None]
-_FILES_A_PROCESS = 32  # fewer do not pay for starting one
+_FILES_A_PROCESS = 32  # with fewer, starting a process costs more time than it saves
 
 
 @dataclass(frozen=True)
@@ -62,9 +62,9 @@ def encrypt(
 
     Args:
         source: a file, or a folder that is searched for PNG, WebP, BMP and JPEG files.
-        target: a file or folder; a folder must be new, empty or the same run's, interrupted.
-        cipher: with what.
-        ring: whose keys.
+        target: a file or folder; a folder must be new, empty, or of the same run, interrupted.
+        cipher: the cipher to use.
+        ring: the keys to use.
         policy: which images share a key.
         suffix: format of the encrypted files of a folder: .png, .webp or .bmp.
         processes: how many work at the same time; None lets the number of files decide.
@@ -179,7 +179,7 @@ def _encrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
         return entry
     except FedencError as error:
         return str(error)
-    except Exception as error:  # one bad file, whatever is wrong with it, must not stop the rest
+    except Exception as error:  # whatever is wrong with one file must not stop the others
         return f"{type(error).__name__}: {error}"
 
 
@@ -253,8 +253,8 @@ def _outcomes(worker: _Worker, jobs: Sequence[_Job], processes: int | None) -> I
         yield from pool.map(worker, jobs, chunksize=4)
     except BrokenProcessPool as error:
         raise EngineError(
-            "a process that worked on images died, probably for want of memory; run the same "
-            "command again with fewer --processes, it goes on where it stopped"
+            "a process that worked on images died, probably because memory ran out; run the same "
+            "command again with fewer --processes: it continues where it stopped"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
@@ -292,7 +292,7 @@ def _refuse_twins(names: Sequence[str]) -> None:
 
 
 def _lossless_name(source: str) -> str:
-    """What a decrypted file is called: as it was, or with .png behind it where that was lossy."""
+    """The name of a decrypted file: the original, with .png added if its format is lossy."""
     return source if Path(source).suffix.lower() in lossless.LOSSLESS else source + ".png"
 
 

@@ -1,9 +1,9 @@
-"""What stands beside encrypted files: everything public that decryption needs, and no more.
+"""The manifest beside encrypted files: everything public that decryption needs, and no more.
 
 A manifest is a text file of JSON lines. The first names the cipher with its parameters, the key
-policy, the run's nonce and a check value of the key (which lets nobody but the key's holder tell
-anything). Every further line records one finished file. Lines are only ever appended, so an
-interrupted run loses at most its last line, and goes on where it stopped.
+policy, the run's nonce and a check value of the key, from which nobody without the key learns
+anything. Every further line records one finished file. Lines are only ever appended, so an
+interrupted run loses at most its last line, and continues where it stopped.
 """
 
 from __future__ import annotations

@@ -1,0 +1,81 @@
+"""The engine's run and the same experiment without an engine end with the same model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedenc.scenario import load
+from simulations import central, result, run
+from simulations.experiment import Experiment, OnEvent, prepare
+
+SETS = [
+    "clients.count=4",
+    "clients.images=16",
+    "clients.query_only=1",
+    "clients.plain_fraction=0.25",
+    "encryption.keys=client",
+    "encryption.views=1",
+    "encryption.seed=3",
+    "model.name=fast",
+    "model.compare=['invariant']",
+    "training.epochs=1",
+    "inference.images=6",
+    "server.threads=1",
+]
+
+
+def centrally(folder: Path, *sets: str) -> dict[str, Any]:
+    """The result of an experiment that no engine ran."""
+
+    def perform(experiment: Experiment, on_event: OnEvent) -> Any:
+        return central.perform(experiment, folder / run.PROVIDER, on_event)
+
+    return run.record(prepare(load(None, [*SETS, *sets])), folder, perform).result
+
+
+def test_it_counts_what_everybody_asked(tmp_path: Path) -> None:
+    found = centrally(tmp_path / "run")
+    assert found["clients"]["uploaded"] == 4
+    assert found["clients"]["plain"] == 1
+    for asked in (found, found["compared"]["invariant"]):
+        assert asked["accuracy"]["plain"]["queries"] == 24
+        assert asked["accuracy"]["same-key"]["queries"] == 18, "who stays plain has no such key"
+        assert asked["outsiders"]["encrypted"]["queries"] == 6
+    assert found["compared"]["invariant"]["agreement"] == {"plain_vs_encrypted": 1, "pairs": 24}
+    assert (tmp_path / "run" / "invariant" / "model.safetensors").exists()
+    rows = (tmp_path / "run" / result.CLIENTS).read_bytes()
+    assert rows
+
+
+def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    whole = centrally(tmp_path / "whole", "training.epochs=3")
+    experiment = prepare(load(None, [*SETS, "training.epochs=3"]))
+
+    class Stopped(Exception):
+        pass
+
+    def stop(event: Any) -> None:
+        if event.done >= event.total / 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        central.perform(experiment, tmp_path / "stopped", stop)
+    again = central.perform(experiment, tmp_path / "stopped", lambda event: None)
+    assert again.model.sha256 == whole["model"]["sha256"]
+
+
+@pytest.mark.e2e
+def test_the_engine_ends_with_the_same_model(tmp_path: Path) -> None:
+    without = centrally(tmp_path / "without")
+    with_engine = run.simulate(prepare(load(None, SETS)), tmp_path / "with").result
+    for ours, theirs in (
+        (without, with_engine),
+        (without["compared"]["invariant"], with_engine["compared"]["invariant"]),
+    ):
+        assert ours["model"]["sha256"] == theirs["model"]["sha256"]
+        assert ours["accuracy"] == theirs["accuracy"]
+        assert ours["outsiders"] == theirs["outsiders"]
+        assert ours["agreement"] == theirs["agreement"]
+    assert json.loads((tmp_path / "with" / result.RESULT).read_text()) == with_engine
