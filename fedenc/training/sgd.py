@@ -40,10 +40,9 @@ class SgdStepper:
         self.remedy = f"try a learning_rate below {config.learning_rate:g} or clip_norm = 1"
         self._world = world
         self._network: nn.Module = model  # its gradients are averaged over workers
-        decayed, spared = {}, {}
-        for name, parameter in model.named_parameters():
-            chosen = decayed if config.decay_all or parameter.ndim > 1 else spared
-            chosen[name] = parameter
+        named = dict(model.named_parameters())
+        spared = {name: p for name, p in named.items() if not config.decay_all and p.ndim <= 1}
+        decayed = {name: p for name, p in named.items() if name not in spared}
         self._groups = ((decayed, config.weight_decay), (spared, 0.0))
         self._momenta: dict[str, Tensor] = {}  # by the parameters' names, from the first step on
         self._averaged: list[Tensor] = []

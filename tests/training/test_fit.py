@@ -173,11 +173,9 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference():
     images, labels = data.images, data.labels
     run = train(network(), data)
     state = run.checkpoint()
+    slower = dataclasses.replace(CONFIG, learning_rate=0.05)
     for changes, message in (
-        (
-            {"config": dataclasses.replace(CONFIG, learning_rate=0.05)},
-            r"rate was 0\.1 and is 0\.05",
-        ),
+        ({"config": slower}, r"training\.learning_rate was 0\.1 and is 0\.05"),
         ({"seed": 4}, "seed was 3 and is 4"),
         ({"training_set": TrainingSet(images // 2, labels)}, "pixels was"),
         ({"training_set": TrainingSet(images, labels.flip(0))}, "labels was"),

@@ -142,9 +142,9 @@ def answers(protected: torch.Tensor, images: torch.Tensor) -> Answers:
 )
 def test_the_papers_results_are_judged_as_one_would(published, plain, collapsed):
     labels = torch.arange(10_000) % 10
-    said = torch.where(torch.arange(10_000) < published * 10_000, labels, (labels + 1) % 10)
+    answered = torch.where(torch.arange(10_000) < published * 10_000, labels, (labels + 1) % 10)
     noise = torch.randint(0, 256, (10_000, 3, 2, 2), dtype=torch.uint8)
-    found = collapse(answers(said, noise), labels, plain)
+    found = collapse(answers(answered, noise), labels, plain)
     assert found["collapsed"] is collapsed
     assert (found["reason"] is None) is not collapsed
     assert found["chance"] == 0.1

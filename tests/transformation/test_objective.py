@@ -12,9 +12,9 @@ from fedenc.errors import TrainingError
 from fedenc.training import loop, rng, validation
 from fedenc.training.checkpoint import unpack
 from fedenc.training.config import TrainingConfig
-from fedenc.training.loop import fit
+from fedenc.training.loop import Reports, fit
 from fedenc.training.model_files import weights_sha256
-from fedenc.training.pool import Pool
+from fedenc.training.training_set import TrainingSet
 from fedenc.transformation import features
 from fedenc.transformation.objective import Objective
 from fedenc.transformation.unet import UNet
@@ -32,12 +32,12 @@ CONFIG = TrainingConfig(
 
 def examples(count: int = 48):
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (count, 3, 16, 16), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=generator)
     return images, torch.arange(count) % 4
 
 
 def psi():
-    made = models.build("resnet20", channels=3, classes=4, size=(16, 16), seed=5)
+    made = models.build("resnet20", channels=3, classes=4, size=(8, 8), seed=5)
     made.input.set([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     made(examples()[0])  # so that its running statistics are not the initial ones
     return made.eval()
@@ -51,7 +51,7 @@ def objective(alpha: float = 0.1, seed: int = 0, classifier=None) -> Objective:
 
 
 def train(model, config=CONFIG, **keywords):
-    return fit(model, *examples(), config=config, seed=3, device=CPU, **keywords)
+    return fit(model, TrainingSet(*examples()), config, seed=3, device=CPU, **keywords)
 
 
 def loss_by_hand(h, classifier, alpha, images, labels):
@@ -72,7 +72,7 @@ def test_the_loss_is_the_papers():
         h = copy.deepcopy(model.h).train()
         expected = loss_by_hand(h, classifier, alpha, images, labels)
         config = dataclasses.replace(CONFIG, epochs=1, augmentation="none", schedule="constant")
-        (report,) = fit(model, images, labels, config=config, seed=0, device=CPU)
+        (report,) = fit(model, TrainingSet(images, labels), config, seed=0, device=CPU)
         assert report.loss == pytest.approx(expected.item(), rel=1e-4)
         # and the step is down its gradient
         expected.backward()
@@ -89,7 +89,7 @@ def test_a_larger_alpha_moves_the_features_further():
     distances = []
     for alpha in (0.0, 10.0):
         model = objective(alpha)
-        list(train(model, dataclasses.replace(CONFIG, epochs=10, learning_rate=0.05)))
+        list(train(model, dataclasses.replace(CONFIG, epochs=6, learning_rate=0.05)))
         with torch.no_grad():
             distances.append(F.mse_loss(phi(model.h.eval()(x)), phi(x)).item())
     assert distances[1] > 1.03 * distances[0]
@@ -182,7 +182,8 @@ def test_the_validation_loss_is_the_methods_loss_and_picks_the_weights():
         loss = loss_by_hand(model.h.eval(), psi(), 2.0, images[held], labels[held])
     losses = [r.validation_loss for r in reports]
     assert min(losses) == pytest.approx(loss.item(), rel=1e-4)
-    found = validation.mean_loss(model, Pool(images, labels, CPU), held, "fp32", batch_size=5)
+    batches = TrainingSet(images, labels).batches(held.split(5), CPU)
+    found = validation.mean_loss(model.eval(), batches, precision="fp32", device=CPU)
     assert found == pytest.approx(min(losses), rel=1e-4)
     with torch.no_grad():
         plain = F.cross_entropy(model(images[held]), labels[held])
@@ -193,7 +194,7 @@ def test_the_validation_loss_is_the_methods_loss_and_picks_the_weights():
 def test_resumed_at_any_step_it_ends_with_the_same_weights(precision):
     config = dataclasses.replace(CONFIG, validation=0.25, precision=precision)
     whole = objective()
-    run = train(whole, config, every_steps=1)
+    run = train(whole, config, reports=Reports(steps=1))
     states = [run.checkpoint(), *(run.checkpoint() for _ in run)]
     digest = weights_sha256(whole)
     assert len(states) == 1 + run.steps
@@ -218,6 +219,6 @@ def test_a_negative_loss_is_fine_and_an_endless_one_is_not(monkeypatch):
     assert math.isfinite(last.loss)
     with pytest.raises(TrainingError, match="diverged"):
         list(train(objective(alpha=1e38)))
-    monkeypatch.setattr(loop, "HOPELESS", -10.0)
+    monkeypatch.setattr(loop, "DIVERGED", -10.0)
     with pytest.raises(TrainingError, match="diverged"):
         list(train(objective()))

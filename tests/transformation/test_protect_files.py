@@ -41,19 +41,19 @@ def test_every_file_that_fits_is_protected(tmp_path: Path, network: Transformati
     lossless.write(source / "gray.png", image(3, channels=1), "L")
     (source / "broken.png").write_bytes(b"no image")
     (source / "notes.txt").write_text("left alone")
-    report = protect(network, source, target)
-    assert report.written == 2
-    assert len(report.failures) == 3
+    summary = protect(network, source, target)
+    assert (summary.done, summary.skipped) == (2, 0)
+    reasons = dict(summary.failed)
+    assert len(reasons) == 3
     for name, word in (("large.png", "3×9×9"), ("gray.png", "gray"), ("broken.png", "decode")):
-        (line,) = [line for line in report.failures if name in line]
-        assert word in line
+        assert word in reasons[str(source / name)]
     for i, name in enumerate(("a.png", "deep/b.bmp.png")):
         assert torch.equal(lossless.read(target / name)[0], network.protect(image(i)[None])[0])
 
 
 def test_one_file(tmp_path: Path, network: Transformation) -> None:
     lossless.write(tmp_path / "one.png", image(0), "RGB")
-    assert protect(network, tmp_path / "one.png", tmp_path / "out").written == 1
+    assert protect(network, tmp_path / "one.png", tmp_path / "out").done == 1
     assert (tmp_path / "out" / "one.png").exists()
 
 

@@ -97,30 +97,3 @@ def test_every_parameter_takes_part():
 def test_sides_that_cannot_be_halved_are_refused():
     with pytest.raises(TrainingError, match=r"30×32 pixels; .* 3 levels .* multiples of 4"):
         unet(4, 8, 8)(torch.rand(1, 3, 30, 32))
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("method", "vae", "method is 'vae'; expected one of unet, gan"),
-        ("alpha", -0.1, "alpha is -0.1; expected 0 or more"),
-        ("alpha", float("nan"), "alpha is nan"),
-        ("widths", (64,), r"widths is \(64,\); expected two or more"),
-        ("widths", (64, 0), "two or more positive whole numbers"),
-        ("features", "vgg19", "features is 'vgg19'; expected one of vgg16-relu2_2"),
-        ("classifier", "alexnet", "classifier is 'alexnet'; expected one of resnet20"),
-    ],
-)
-def test_a_configuration_out_of_range_is_refused(field, value, message):
-    with pytest.raises(TrainingError, match=message):
-        TransformationConfig(**{field: value})
-
-
-def test_all_problems_are_told_at_once_and_a_folder_is_not_told():
-    with pytest.raises(TrainingError, match=r"alpha is -1.*features"):
-        TransformationConfig(alpha=-1, features="x")
-    with pytest.raises(TrainingError, match="none with features"):
-        TransformationConfig(features="classifier", feature_weights="vgg.pth")
-    config = TransformationConfig(feature_weights="/home/me/vgg.pth")
-    assert config.as_dict()["feature_weights"] == "vgg.pth"
-    assert TransformationConfig(**TransformationConfig().as_dict() | {"widths": (1, 2)})
