@@ -13,6 +13,7 @@ from PIL import Image
 from fedenc.ciphers import make
 from fedenc.ciphers.files import encryption, manifest
 from fedenc.errors import CipherError, DataError, FedencError, KeyfileError
+from fedenc.files import FileSummary
 from fedenc.images import lossless
 from fedenc.images.decode import decode
 from fedenc.keys import POLICIES, KeyRing
@@ -61,8 +62,8 @@ def images(root: Path) -> dict[str, tuple[str, bytes]]:
 def test_every_byte_comes_back(photos: Path, tmp_path: Path, name: str, policy) -> None:
     sent, back = tmp_path / "sent", tmp_path / "back"
     report = encryption.encrypt(photos, sent, make(name), RING, policy=policy)
-    assert report == encryption.Report(10, 0, ())
-    assert encryption.decrypt(sent, back, RING) == encryption.Report(10, 0, ())
+    assert report == FileSummary(10, 0, ())
+    assert encryption.decrypt(sent, back, RING) == FileSummary(10, 0, ())
     expected, found = images(photos), images(back)
     expected["d.jpg.png"] = expected.pop("d.jpg")
     assert found == expected
@@ -173,18 +174,18 @@ def test_interrupted_runs_go_on(photos: Path, tmp_path: Path) -> None:
     record = sent / manifest.NAME
     record.write_text(record.read_text() + '{"file": "half a li')
     before = {p.name: p.stat().st_mtime_ns for p in sent.rglob("*.png")}
-    assert encryption.encrypt(photos, sent, make("pixel"), RING) == encryption.Report(6, 4, ())
+    assert encryption.encrypt(photos, sent, make("pixel"), RING) == FileSummary(6, 4, ())
     assert all(
         p.stat().st_mtime_ns == before.get(p.name, p.stat().st_mtime_ns)
         for p in sent.rglob("*.png")
     )
-    assert encryption.encrypt(photos, sent, make("pixel"), RING) == encryption.Report(0, 10, ())
+    assert encryption.encrypt(photos, sent, make("pixel"), RING) == FileSummary(0, 10, ())
     (sent / "gray.png").unlink()
-    assert encryption.encrypt(photos, sent, make("pixel"), RING) == encryption.Report(1, 9, ())
+    assert encryption.encrypt(photos, sent, make("pixel"), RING) == FileSummary(1, 9, ())
     back = tmp_path / "back"
     with pytest.raises(KeyboardInterrupt):
         encryption.decrypt(sent, back, RING, progress=stop)
-    assert encryption.decrypt(sent, back, RING) == encryption.Report(6, 4, ())
+    assert encryption.decrypt(sent, back, RING) == FileSummary(6, 4, ())
     assert images(back)["gray.png"] == images(photos)["gray.png"]
 
 
