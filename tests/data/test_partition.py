@@ -116,7 +116,7 @@ def test_iid_labels_are_hypergeometric():
     assert counts.var() == pytest.approx(100 * 0.1 * 0.9 * (1900 / 1999), rel=0.05)
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
 def test_dirichlet_skew_is_flowers(alpha):
     """The same distribution of a participant's label shares, its entropy, and its size."""
     from flwr_datasets.partitioner import DirichletPartitioner
