@@ -83,7 +83,7 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("values", "part"),
     [
-        ({"inference": {"queries": ["same-key"]}}, "no key"),
+        ({"inference": {"queries": ["same-key"]}}, "no two images share a key"),
         ({"encryption": {"cipher": "none"}, "inference": {"queries": ["encrypted"]}}, "'none'"),
         ({"inference": {"queries": ["plain", "plain"]}}, "twice"),
         ({"server": {"min_clients": 21}}, "never be reached"),
