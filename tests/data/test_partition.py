@@ -192,9 +192,9 @@ def test_thousands_of_participants():
     [
         ([0, 1, 2], 4, None, "4 participants cannot share 3 images"),
         ([0, 1, 2], 0, None, "0 participants"),
-        ([], 1, None, "expected one integer an image"),
+        ([], 1, None, "expected one integer per image"),
         (np.zeros(0, dtype=int), 1, None, "0 images"),
-        ([0, 1, 2], 2, 0, "cap of images a participant is 0"),
+        ([0, 1, 2], 2, 0, "cap of images per participant is 0"),
         ([[0, 1]], 1, None, r"shape \(1, 2\)"),
         ([0.5, 1.5], 1, None, "float64"),
     ],
