@@ -110,7 +110,7 @@ def test_every_worker_needs_an_image_of_a_batch() -> None:
 
 
 def test_pace_counts_over_restarts() -> None:
-    pace, model = Pace(), TrainedModel({}, "", "cpu", 1)
+    pace, model = Pace(), TrainedModel({}, "", "cpu", 1, "fp32")
     for progress in (_progress(10, 2.0), _progress(20, 3.0), _progress(15, 0.5, rate=4.0)):
         pace.add(progress)
     trained = pace.trained(model)
@@ -129,7 +129,7 @@ def test_the_coordinator_tells_everything_once_and_keeps_the_last_checkpoint() -
     coordinator.report(_progress(3), None)
     coordinator.fail(TrainingError("first"))
     coordinator.fail(TrainingError("second"))
-    coordinator.finish(TrainedModel({}, "", "cpu", 1))
+    coordinator.finish(TrainedModel({}, "", "cpu", 1, "fp32"))
     update = coordinator.poll()
     assert [p.step for p in update.progress] == [1, 2, 3]
     assert (update.checkpoint, str(update.error), update.started) == (b"two", "first", True)
