@@ -56,7 +56,7 @@ def test_a_run_writes_down_all_that_the_contract_names(tmp_path: Path) -> None:
     assert "Traceback" not in done.out + done.err
 
 
-LONGER = [*SMALL, "training.epochs=30"]
+LONGER = [*SMALL, "training.epochs=8"]
 # Every participant fails at first, each in its own way.
 TRANSIENT = [
     *(f"faults.{kind}=1" for kind in ("raise", "die", "silent", "garble", "wrong_shape")),
