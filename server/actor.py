@@ -19,7 +19,7 @@ from fedenc.models.network import Network
 from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import Model
 from fedenc.training.cadence import with_checkpoints
-from fedenc.training.loop import Progress, Reports
+from fedenc.training.loop import Progress, Reports, Worker
 from fedenc.training.model_files import ModelFiles, unpack_model
 from fedenc.training.predict import predict
 from server.pool import Pool
@@ -79,7 +79,8 @@ class TrainerActor:
         self, view: ProviderView, state: bytes | None
     ) -> Iterator[tuple[Progress, bytes | None]]:
         """Train to the end, yielding progress, and now and then a checkpoint."""
-        run = begin(view, self._pool, self._device, state, Reports(seconds=PROGRESS_SECONDS))
+        reports = Reports(seconds=PROGRESS_SECONDS)
+        run = begin(view, self._pool, self._device, state, reports, Worker())
         self._model, self._precision = run.model, run.precision
         yield from with_checkpoints(run, seconds=CHECKPOINT_SECONDS)
 
@@ -193,5 +194,6 @@ class ActorTrainer:
         return scores
 
     def close(self) -> None:
-        """Give the actor's resources back."""
-        ray.kill(self._actor)
+        """Give the actor's resources back, if Ray itself has not ended."""
+        if ray.is_initialized():
+            ray.kill(self._actor)

@@ -109,15 +109,10 @@ class Phase(ABC):
             return answer.request.participants
         return self.roster.hosted.get(answer.request.node, ())
 
-    def require_host(self, answer: Answer, shard: Shard) -> None:
-        """ShardError if a shard comes from another node than its participant's."""
-        if self.roster.node_of(shard.participant) != answer.request.node:
-            raise ShardError("sent by a node that does not host it")
-
     def judge_shards(
         self, answer: Answer, judge: Callable[[Shard], None], what: str
     ) -> dict[int, str]:
-        """Hand every shard of an answer to ``judge``, which raises ShardError to refuse it.
+        """Hand every shard that its host sent to ``judge``, which raises ShardError to refuse it.
 
         Returns:
             Reasons of the participants whose ``what`` was refused.
@@ -129,6 +124,8 @@ class Phase(ABC):
                 refused |= dict.fromkeys(self.concerned(answer), f"{what} refused: {shard}")
                 continue
             try:
+                if self.roster.node_of(shard.participant) != answer.request.node:
+                    raise ShardError("sent by a node that does not host it")
                 judge(shard)
             except ShardError as error:
                 refused[shard.participant] = f"{what} refused: {error}"

@@ -214,7 +214,7 @@ class ParallelTrainer:
         on_progress: Callable[[Progress], None],
         on_checkpoint: Callable[[bytes], None],
     ) -> Trained:
-        """Ask the coordinator for news until all workers are done."""
+        """Ask the coordinator what is new until all workers are done."""
         pace, began, started = Pace(), time.monotonic(), False
         finished: TrainedModel | None = None
         workers = self._view.server.workers

@@ -60,7 +60,7 @@ def begin(
     device: torch.device,
     state: bytes | None,
     reports: Reports,
-    worker: Worker = Worker(),  # noqa: B008  (frozen)
+    worker: Worker,
 ) -> Run[Network]:
     """The provider's training on a pool, from the beginning or from a checkpoint.
 

@@ -56,10 +56,6 @@ class ClientProcesses(RayBackend):
         """Messages that may be under way at once: as many as actors are wanted."""
         return self._size
 
-    def is_worker_idle(self) -> bool:
-        """Whether an actor is ready."""
-        return bool(self._idle)
-
     def process_message(self, message: Message, context: Context) -> tuple[Message, Context]:
         """Run the client app on a message; returns its reply and the updated context.
 

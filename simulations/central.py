@@ -18,7 +18,7 @@ from fedenc.models.network import Network
 from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import FOREIGN
 from fedenc.training.cadence import with_checkpoints
-from fedenc.training.loop import Reports
+from fedenc.training.loop import Reports, Worker
 from fedenc.training.model_files import unpack_model
 from fedenc.training.predict import predict
 from server.app import Answered, Compared, Event, Outcome
@@ -65,7 +65,7 @@ def _train(
     view: ProviderView, pool: ReceivedPool, device: torch.device, path: Path, on_event: OnEvent
 ) -> tuple[Trained, Network]:
     state = path.read_bytes() if path.exists() else None
-    run, pace = begin(view, pool, device, state, Reports()), Pace()
+    run, pace = begin(view, pool, device, state, Reports(), Worker()), Pace()
     for progress, saved in with_checkpoints(run, seconds=CHECKPOINT_SECONDS):
         pace.add(progress)
         on_event(Event("training", progress.step, progress.steps, str(progress)))

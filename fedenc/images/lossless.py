@@ -17,7 +17,6 @@ from fedenc.images.decode import open_image
 
 READABLE = (".png", ".webp", ".bmp", ".jpg", ".jpeg")
 LOSSLESS = {".png": "PNG", ".webp": "WEBP", ".bmp": "BMP"}
-MODES = ("RGB", "L", "RGBA")
 _WEBP_LIMIT = 16383  # pixels a side
 
 

@@ -14,8 +14,8 @@ def contradictions(s: "Scenario") -> Iterable[str]:
     same_key, keyless = SAME_KEY in s.conditions(), s.encryption.keyless
     if same_key and not keyless and s.encryption.keys == "image":
         yield (
-            "inference.queries asks for same-key queries, but under encryption.keys = 'image' "
-            "there is no key that images share; use keys 'same' or 'client', or leave same-key out"
+            "inference.queries asks for same-key queries, but under encryption.keys = 'image' no "
+            "two images share a key; use keys = 'same' or 'client', or leave same-key out"
         )
     if s.encryption.cipher == "none" and set(s.conditions()) != {PLAIN}:
         yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"

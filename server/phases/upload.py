@@ -64,7 +64,6 @@ class Upload(Phase):
 
         def judge(shard: Shard) -> None:
             check(shard, self._rules, purpose=TRAIN)
-            self.require_host(answer, shard)
             if shard.participant in self._pool or shard.participant in good:
                 return  # a late reply beside a retry: stored once, and that is enough
             nonce = shard.manifest.nonce

@@ -29,8 +29,8 @@ def test_rows_have_names_of_their_own() -> None:
 def test_all_kinds_of_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = "run --data photos --recipe ito-short --scale 0.09 --widths 4 8 16 --threads 1"
-    command += f" --features classifier --images 400 --folder {tmp_path} --alphas 0 0.01"
+    command = "run --data photos --recipe ito-short --scale 0.02 --widths 4 8 --threads 1"
+    command += f" --features classifier --images 100 --folder {tmp_path} --alphas 0 0.01"
     monkeypatch.setattr(sys, "argv", command.split())
     run.main()
     first = (tmp_path / "table.md").read_text()

@@ -35,7 +35,8 @@ VARIANTS: list[tuple[str, dict]] = [
     ("scramble", {"block_size": 4}),
 ]
 IDS = ["-".join((name, *map(str, params.values()))) for name, params in VARIANTS]
-SIZES = [(1, 1), (1, 9), (4, 4), (5, 3), (16, 16), (32, 32), (17, 40), (96, 64), (257, 131)]
+# Beside these, any size up to 50 pixels is drawn below.
+SIZES = [(1, 1), (5, 3), (32, 32), (96, 64), (257, 131)]
 
 every_cipher = pytest.mark.parametrize(
     "cipher", [make(name, **params) for name, params in VARIANTS], ids=IDS

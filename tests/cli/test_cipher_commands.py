@@ -1,7 +1,5 @@
 """keygen, encrypt, decrypt, ciphers and gallery, as a user types them."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +12,7 @@ from fedenc.ciphers import make, names
 from fedenc.cli import app
 from fedenc.errors import CipherError, DataError, FedencError, KeyfileError
 from fedenc.keys import KeyRing
+from simulations.cli import execute
 
 
 def run(*arguments: object, succeed: bool = True, **options: str) -> Result:
@@ -156,16 +155,11 @@ def test_gallery_writes_a_picture(photos: Path, tmp_path: Path) -> None:
         assert sheet.size == (110 + 4 * 136 + 8, len(names()) * 154 + 26)
 
 
-def test_the_fedenc_command_has_these_commands(photos: Path, tmp_path: Path) -> None:
-    """In a process of its own: one clear line and the error's exit code."""
-    command = [sys.executable, "-m", "simulations.cli", "encrypt", str(photos), str(tmp_path / "o")]
-    done = subprocess.run(
-        [*command, "--keyfile", str(tmp_path / "none")],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert done.returncode == KeyfileError.exit_code
-    assert done.stderr.startswith("fedenc: keyfile ")
-    assert len(done.stderr.splitlines()) == 1
+def test_the_fedenc_command_has_these_commands(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One clear line and the error's exit code."""
+    words = ["encrypt", str(photos), str(tmp_path / "o"), "--keyfile", str(tmp_path / "none")]
+    assert execute(words) == KeyfileError.exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("fedenc: keyfile ")

@@ -116,7 +116,7 @@ def test_iid_labels_are_hypergeometric():
     assert counts.var() == pytest.approx(100 * 0.1 * 0.9 * (1900 / 1999), rel=0.05)
 
 
-@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0, 10.0])
+@pytest.mark.parametrize("alpha", [0.1, 1.0])
 def test_dirichlet_skew_is_flowers(alpha):
     """The same distribution of a participant's label shares, its entropy, and its size."""
     from flwr_datasets.partitioner import DirichletPartitioner
@@ -192,9 +192,9 @@ def test_thousands_of_participants():
     [
         ([0, 1, 2], 4, None, "4 participants cannot share 3 images"),
         ([0, 1, 2], 0, None, "0 participants"),
-        ([], 1, None, "expected one integer an image"),
+        ([], 1, None, "expected one integer per image"),
         (np.zeros(0, dtype=int), 1, None, "0 images"),
-        ([0, 1, 2], 2, 0, "cap of images a participant is 0"),
+        ([0, 1, 2], 2, 0, "cap of images per participant is 0"),
         ([[0, 1]], 1, None, r"shape \(1, 2\)"),
         ([0.5, 1.5], 1, None, "float64"),
     ],

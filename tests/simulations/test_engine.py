@@ -7,9 +7,12 @@ that it travels by value: they cannot import this file.
 import contextlib
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -182,3 +185,29 @@ def test_a_server_that_fails_ends_the_run_with_its_error() -> None:
 
     with pytest.raises(EngineError, match="of the server"), one_cpu_taken():
         run(serve)
+
+
+def test_processes_that_ray_starts_have_this_code_and_its_settings(tmp_path: Path) -> None:
+    code = """
+import os
+from simulations import engine
+with engine.ray_session(None):
+    import ray
+    @ray.remote
+    def seen():
+        import simulations
+        return os.environ["GOMP_SPINCOUNT"], simulations.__file__
+    print(*ray.get(seen.remote()))
+print(os.environ.get("PYTHONPATH"))
+"""
+    root = str(Path(engine.__file__).parents[1])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("OMP", "GOMP"))}
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {root!r})\n{code}"],
+        env=environment | {"PYTHONPATH": "/elsewhere", "GOMP_SPINCOUNT": "7"},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["7", f"{root}/simulations/__init__.py", "/elsewhere"]
