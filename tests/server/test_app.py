@@ -163,6 +163,7 @@ def test_nodes_that_never_register_close_it_too(
 def test_too_few_gpus_show_before_anyone_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
     monkeypatch.setattr(ray, "cluster_resources", lambda: {"GPU": 1.0, "CPU": 8.0})
     grid: Any = SimpleNamespace()  # which nobody may use
     with pytest.raises(EngineError, match="workers = 2, but the Ray cluster has 1 GPUs"):

@@ -25,14 +25,14 @@ def test_resources_wait_for_a_ray_that_is_still_starting(monkeypatch: pytest.Mon
     """Flower starts it beside the server."""
     asked: list[int] = []
 
-    def starting() -> dict[str, float]:
+    def started() -> bool:
         asked.append(1)
-        if len(asked) < 3:
-            raise ray.exceptions.RaySystemError("Ray has not been started yet")
-        return {"CPU": 1.0}
+        return len(asked) > 2
 
-    monkeypatch.setattr(ray, "cluster_resources", starting)
-    assert cluster_resources() == {"CPU": 1.0}
+    monkeypatch.setattr(ray, "is_initialized", started)
+    # Told from early on, when a call would still start a second Ray.
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": float(len(asked))})
+    assert cluster_resources() == {"CPU": 3.0}
     monkeypatch.setattr(server.ray, "_RAY_TIMEOUT", 0.0)
     asked.clear()
     with pytest.raises(EngineError, match="Ray did not start within 0 s"):
