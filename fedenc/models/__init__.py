@@ -16,6 +16,7 @@ _FAMILIES = {
     "vgg16_bn": ("vgg", 32),
     "densenet40_12": ("densenet", 4),
     "fast": ("fast", 9),
+    "tiny": ("fast", 9),
 }
 
 

@@ -1,10 +1,10 @@
-"""A small network for studies on a CPU."""
+"""Small networks for studies on a CPU."""
 
 from collections.abc import Iterator
 
 from torch import nn
 
-WIDTHS = (48, 128, 256)
+STEM = 24  # channels
 
 
 def fast(channels: int, classes: int) -> nn.Module:
@@ -14,9 +14,18 @@ def fast(channels: int, classes: int) -> nn.Module:
     runs (Jordan 2024, arXiv 2404.00498, "airbench94"); ours is narrower, has ReLUs, and learns its
     stem: theirs is a fixed whitening of plain images, which does not suit ciphertexts.
     """
-    layers: list[nn.Module] = [nn.Conv2d(channels, 24, 2), nn.ReLU(inplace=True)]
-    inputs = 24
-    for width in WIDTHS:
+    return _network(channels, classes, (48, 128, 256))
+
+
+def tiny(channels: int, classes: int) -> nn.Module:
+    """``fast`` at half the width, 0.3 M parameters: for a thousand images and seconds on a CPU."""
+    return _network(channels, classes, (24, 64, 128))
+
+
+def _network(channels: int, classes: int, widths: tuple[int, ...]) -> nn.Module:
+    layers: list[nn.Module] = [nn.Conv2d(channels, STEM, 2), nn.ReLU(inplace=True)]
+    inputs = STEM
+    for width in widths:
         layers += [*_convolution(inputs, width, pool=True), *_convolution(width, width)]
         inputs = width
     return nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(inputs, classes))

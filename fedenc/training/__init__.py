@@ -1,4 +1,5 @@
 """Central training on protected images: configuration, loop, checkpoints, inference.
 
-Import what is needed from its module: ``config``, ``loop``, ``predict``, ``checkpoint``, ``rng``.
+Import what is needed from its module: ``config``, ``training_set``, ``loop``,
+``stepper``, ``predict``, ``checkpoint``, ``rng``.
 """

@@ -39,7 +39,7 @@ class SgdStepper:
         self.classes = model.architecture.classes
         self.remedy = f"try a learning_rate below {config.learning_rate:g} or clip_norm = 1"
         self._world = world
-        self._network: nn.Module = model  # its gradients are averaged over workers
+        self._network: nn.Module = model  # wrapped, where several workers train it together
         named = dict(model.named_parameters())
         spared = {name: p for name, p in named.items() if not config.decay_all and p.ndim <= 1}
         decayed = {name: p for name, p in named.items() if name not in spared}

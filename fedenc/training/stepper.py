@@ -1,4 +1,4 @@
-"""What a run asks of the mathematics that it carries out; :mod:`fedenc.training.sgd` is one kind.
+"""What a run needs of the mathematics of a training; :mod:`fedenc.training.sgd` is one kind.
 
 Another kind of training (adversarial, differentially private, local to a participant) is another
 stepper on the same :class:`fedenc.training.loop.Run`, which owns everything else.
@@ -43,7 +43,7 @@ class Stepper(Protocol[M_co]):
 
     device: torch.device
     precision: str  # "fp32" or "bf16": what the configuration's "auto" came to
-    classes: int  # that labels tell apart
+    classes: int  # labels are 0..classes − 1
     remedy: str  # what to try where training diverges
 
     @property
@@ -59,33 +59,34 @@ class Stepper(Protocol[M_co]):
         """Names of what ``step`` measures; one of them is "loss", what is minimised."""
 
     def prepare(self, images: Tensor) -> None:
-        """Take a look at all images, uint8 N×C×H×W, before the first step of a run.
+        """Called once, before the first step: check all images, uint8 N×C×H×W, and measure on them
+        what has to be measured.
 
         Raises:
-            TrainingError: they do not fit.
+            TrainingError: the images do not fit.
         """
 
     def identity(self) -> dict[str, Any]:
-        """What makes this training another than one of other settings, as JSON values. A checkpoint
-        goes on only where this is the same."""
+        """What decides the result of this training, as JSON values: a checkpoint of another one is
+        refused. Seed and training set are added by the run."""
 
     def enter(self, epoch: int, plan: Plan) -> None:
-        """Be ready for steps of an epoch (0-based): at its start, and again after every report."""
+        """Called before the steps of an epoch (0-based): at its start, and after every report."""
 
     def step(self, images: Tensor, labels: Tensor, at: Step) -> Measured:
         """Train on this worker's share of a batch: uint8 B×C×H×W, augmented, and int64 B."""
 
     def learning_rate(self, step: int, steps: int) -> float:
-        """Of step ``step`` (0-based) in a run of ``steps``."""
+        """The rate of step ``step`` (0-based) in a run of ``steps``."""
 
     def weights(self) -> Iterable[Tensor]:
-        """All that training changes and that has to stay finite."""
+        """All tensors that training changes by gradients: they have to stay finite."""
 
     def validate(self, batches: Iterable[Batch]) -> float:
-        """The mean loss on images that are held out, after each whole epoch."""
+        """The mean loss on held-out images; called after each whole epoch, if there are such."""
 
     def conclude(self) -> None:
-        """At the end of the run, make its result the model's weights."""
+        """Called at the end of the run: make its result the model's weights."""
 
     def tensors(self) -> dict[str, Tensor]:
         """All that changes in a run, for a checkpoint."""

@@ -23,7 +23,7 @@ from fedenc.training.model_files import weights_sha256
 
 _VGG16 = {"vgg16-relu1_2": 4, "vgg16-relu2_2": 9}  # layers to keep of those that ``_vgg16`` makes
 # Layers of a classifier's body to keep: its first stage, or what reads relu2_2 in VGG16.
-_STAGES = {"resnet20": 6, "resnet18": 5, "vgg16_bn": 13, "densenet40_12": 13, "fast": 9}
+_STAGES = {"resnet20": 6, "resnet18": 5, "vgg16_bn": 13, "densenet40_12": 13, "fast": 9, "tiny": 9}
 _ALTERNATIVES = (
     "give the file of torchvision's VGG16 weights (IMAGENET1K_V1) as feature_weights, or choose "
     'features = "classifier"'

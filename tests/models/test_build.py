@@ -14,6 +14,13 @@ _VGG = [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512]
 # widths before the 36 layers of DenseNet (40, 12): 16, growing by 12
 _DENSE = [16 + 12 * layer for layer in range(36)]
 
+
+def _ours(*widths):
+    """Stem, then two convolutions with their normalisations at each width, then the classes."""
+    convolutions = sum(9 * i * o + 9 * o * o + 4 * o for i, o in pairwise([24, *widths]))
+    return 24 * (12 + 1) + convolutions + (widths[-1] + 1) * 10
+
+
 # Trainable parameters for RGB and ten classes. ResNet-20 (0.27 M, He et al. 2016, table 6) and
 # ResNet-18 to the digit as public implementations report them; the others counted from the papers'
 # layer tables: DenseNet (40, 12) has 1.0 M (Huang et al. 2017, table 2).
@@ -26,10 +33,8 @@ PARAMETERS = {
     + sum(2 * width + width * width for width in (160, 304))
     + 2 * 448
     + 449 * 10,
-    # ours: stem, then two convolutions with their normalisations at each width
-    "fast": 24 * (12 + 1)
-    + sum(9 * i * o + 9 * o * o + 4 * o for i, o in pairwise([24, 48, 128, 256]))
-    + 257 * 10,
+    "fast": _ours(48, 128, 256),
+    "tiny": _ours(24, 64, 128),
 }
 
 

@@ -15,14 +15,14 @@ from flwr.app import Error
 import server.app
 from fedenc.errors import EngineError, QuorumError
 from fedenc.scenario import ProviderView
-from fedenc.scenario.sections import Server
+from fedenc.scenario.sections import Model, Server
 from fedenc.training.loop import Progress
 from server.app import Event, Given, Outcome, serve
 from server.collector import QUERIES, SCORE, UPLOAD
 from server.pool import Pool
 from server.trainer import Scores, Trained, Trainer
 
-MODEL = Trained({"model.safetensors": b"weights"}, "0" * 64, "cpu", 1, 1, 1.0, 1.0, 0.1)
+MODEL = Trained({"model.safetensors": b"weights"}, "0" * 64, "cpu", 1, "fp32", 1, 1.0, 1.0, 0.1)
 
 
 class FakeTrainer:
@@ -43,8 +43,9 @@ class FakeTrainer:
         state: bytes | None,
         on_progress: Callable[[Progress], None],
         on_checkpoint: Callable[[bytes], None],
+        model: Model | None = None,
     ) -> Trained:
-        self.log.append(f"train from {state!r}")
+        self.log.append(f"train {model.input if model else ''} from {state!r}".replace("  ", " "))
         on_progress(Progress(1, 1, 4, 4, 0.1, 0.9, 1.0, 1.0, 0.0, 0.1))
         on_checkpoint(b"state")
         return MODEL
@@ -75,6 +76,7 @@ def run(
     behaviour: Behaviour = honest,
     given: Given | None = None,
     nodes: int = 5,
+    compare: tuple[str, ...] = (),
 ) -> tuple[Outcome, list[str], list[Event]]:
     log: list[str] = []
 
@@ -94,7 +96,8 @@ def run(
     monkeypatch.setattr(server.app, "_make_trainer", make)
     events: list[Event] = []
     try:
-        outcome = serve(grid, provider_view(), 5, folder, events.append, given)  # type: ignore[arg-type]
+        view = provider_view().model_copy(update={"model": Model(compare=compare)})
+        outcome = serve(grid, view, 5, folder, events.append, given)  # type: ignore[arg-type]
     except BaseException:
         assert log[0] == "made"
         assert log[-1] == "close"
@@ -118,6 +121,21 @@ def test_the_trainer_is_made_first_and_waited_for_after_the_uploads(
     _, log, _ = run(monkeypatch, tmp_path)
     assert "train from b'state'" in log, "the checkpoint of the same uploads is found again"
     assert Pool(tmp_path / "pool").participants == (0, 1, 2, 3)
+
+
+def test_further_input_stages_are_trained_on_the_same_uploads_and_asked_in_turn(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    outcome, log, events = run(monkeypatch, tmp_path, compare=("invariant",))
+    trained = ["load 12", "train from None", QUERIES, SCORE, "train invariant from None"]
+    assert log == ["made", UPLOAD, "where", *trained, "close"]
+    assert list(outcome.compared) == ["invariant"]
+    assert outcome.compared["invariant"].answered.tallies == outcome.answered.tallies
+    named = {"training invariant", "queries invariant", "score invariant"}
+    assert named <= {event.phase for event in events}
+    checkpoints = sorted(path.name for path in tmp_path.glob("checkpoint-*"))
+    assert len(checkpoints) == 2
+    assert sum("invariant" in name for name in checkpoints) == 1
 
 
 def test_given_classifiers_answer_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
