@@ -10,6 +10,7 @@ from fedenc.data.augment import strongest
 from fedenc.errors import FedencError, ScenarioError
 from fedenc.protection import Network, Protection
 from fedenc.scenario import ProviderView, Scenario
+from fedenc.scenario.contradictions import unsuitable
 from fedenc.scenario.sections import PLAIN, Section
 from fedenc.transformation.bundle import Transformation
 from server.app import Event, Given
@@ -99,7 +100,13 @@ def prepare(scenario: Scenario, name: str = "scenario") -> Experiment:
         raise problems[0]
     if problems:
         raise ScenarioError(map(str, problems))
-    return Experiment(name, settled, population, tuple(checks.warnings(population)))
+    left_out = [
+        f"model.compare: '{stage}' is left out, for it {reason}"
+        for stage in scenario.model.compare
+        if (reason := unsuitable(stage, scenario.encryption))
+    ]
+    warnings = (*left_out, *checks.warnings(population))
+    return Experiment(name, settled, population, warnings)
 
 
 def _settled(scenario: Scenario, network: Transformation | None) -> Scenario:
@@ -107,6 +114,9 @@ def _settled(scenario: Scenario, network: Transformation | None) -> Scenario:
     used, the checks will say why."""
     if scenario.encryption.seed is None:
         scenario = _changed(scenario, "encryption", seed=simulation_seed())
+    model, encryption = scenario.model, scenario.encryption
+    further = (m.input for m in model.variants()[1:] if not unsuitable(m.input, encryption))
+    scenario = _changed(scenario, "model", compare=tuple(further) if scenario.uploads else ())
     population = Population(scenario, network)
     try:
         protection = None if scenario.awaits_bundle else population.protection(0)

@@ -3,7 +3,14 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from fedenc.scenario.sections import FOREIGN, PLAIN, SAME_KEY, TRANSFORMATION, Model, Transformation
+from fedenc.scenario.sections import (
+    FOREIGN,
+    PLAIN,
+    SAME_KEY,
+    TRANSFORMATION,
+    Encryption,
+    Transformation,
+)
 
 if TYPE_CHECKING:
     from fedenc.scenario import Scenario
@@ -21,21 +28,8 @@ def contradictions(s: "Scenario") -> Iterable[str]:
         yield "inference.queries asks for encrypted queries, but encryption.cipher is 'none'"
     if len(set(s.conditions())) != len(s.conditions()):
         yield f"inference.queries names a condition twice: {list(s.conditions())}"
-    inputs = [model.input for model in s.model.variants()]
-    if len(set(inputs)) != len(inputs):
-        yield f"model.input and model.compare name an input stage twice: {inputs}"
-    for stage in inputs:
-        if stage != "raw" and s.encryption.cipher not in ("pixel", "none"):
-            yield (
-                f"model.input = '{stage}' undoes NP and CS only, but encryption.cipher is "
-                f"'{s.encryption.cipher}'; use model.input = 'raw' or cipher 'pixel'"
-            )
-        shuffled = s.encryption.cipher == "pixel" and s.encryption.color_shuffle is not False
-        if stage == "invariant-np" and shuffled:
-            yield (
-                "model.input = 'invariant-np' undoes NP only, but colours are shuffled too; set "
-                "encryption.color_shuffle = false or use model.input = 'invariant'"
-            )
+    if reason := unsuitable(s.model.input, s.encryption):
+        yield f"model.input = '{s.model.input}' {reason}"
     if s.inference.queries == ():
         yield "inference.queries is empty; name a kind of query, or leave it out to send all kinds"
     yield from _without_keys(s)
@@ -51,6 +45,22 @@ def contradictions(s: "Scenario") -> Iterable[str]:
         )
     if (faulty := sum(s.faults.counts().values())) > s.clients.count:
         yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"
+
+
+def unsuitable(stage: str, encryption: Encryption) -> str | None:
+    """Why an input stage does not go with a cipher, as the end of a sentence; None if it does."""
+    if stage != "raw" and encryption.cipher not in ("pixel", "none"):
+        return (
+            f"undoes NP and CS only, but encryption.cipher is '{encryption.cipher}'; use "
+            "model.input = 'raw' or cipher 'pixel'"
+        )
+    shuffled = encryption.cipher == "pixel" and encryption.color_shuffle is not False
+    if stage == "invariant-np" and shuffled:
+        return (
+            "undoes NP only, but colours are shuffled too; set encryption.color_shuffle = false or "
+            "use model.input = 'invariant'"
+        )
+    return None
 
 
 def _without_keys(s: "Scenario") -> Iterable[str]:
@@ -86,10 +96,10 @@ def _without_keys(s: "Scenario") -> Iterable[str]:
         )
     if s.transformation.method == "gan" and s.transformation.learning_rate is not None:
         yield "transformation.learning_rate is the U-Net's; method 'gan' has its own: leave it out"
-    if not s.uploads and (s.model != Model() or s.data.shuffle_labels):
+    if not s.uploads and s.data.shuffle_labels:
         yield (
-            "transformation.answers = 'third-party' trains no model on uploads, but the section "
-            "model or data.shuffle_labels is set; the classifier is transformation.classifier"
+            "transformation.answers = 'third-party' trains no model on uploads, but "
+            "data.shuffle_labels is set; leave it out, or set transformation.answers to 'central'"
         )
     if not s.uploads and (s.clients.plain_fraction or any(s.faults.counts().values())):
         yield (

@@ -149,7 +149,7 @@ class Model(Section):
 
     def variants(self) -> tuple["Model", ...]:
         """One model for each input stage, the scenario's own first."""
-        inputs = (self.input, *self.compare)
+        inputs = dict.fromkeys((self.input, *self.compare))
         return tuple(self.model_copy(update={"input": i, "compare": ()}) for i in inputs)
 
 

@@ -22,8 +22,9 @@ ENVIRONMENT = {
     if not name.startswith("RAY_") and not name.endswith("_NUM_THREADS")
 }
 SEED = "encryption.seed='a seed for tests'"
-# Six participants with 20 images each and one epoch: seconds, once the engines have started.
-SMALL = ["clients.count=6", "clients.images=20", "training.epochs=1", "inference.images=8", SEED]
+# Six participants with 20 images each, one model and one epoch: seconds, once the engines run.
+FEW = ["clients.count=6", "clients.images=20", "inference.images=8"]
+SMALL = [*FEW, "training.epochs=1", "model.compare=[]", SEED]
 
 
 @dataclass(frozen=True)

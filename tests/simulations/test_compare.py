@@ -25,16 +25,25 @@ def test_a_model_for_each_input_stage_the_scenarios_own_first() -> None:
 @pytest.mark.parametrize(
     ("sets", "word"),
     [
-        (["model.compare=['raw']"], "twice"),
-        (["model.compare=['invariant']", "encryption.cipher=le"], "model.input = 'invariant'"),
+        (["model.compare=['invariant']", "encryption.cipher=le"], "undoes NP and CS only"),
         (["model.compare=['invariant-np']"], "colours are shuffled too"),
-        (["model.compare=['nothing']"], "nothing"),
     ],
 )
-def test_stages_that_do_not_fit(sets: list[str], word: str) -> None:
-    with pytest.raises(ScenarioError) as error:
-        prepare(scenario(*sets))
-    assert word in str(error.value)
+def test_stages_that_do_not_suit_the_cipher_are_left_out_and_named(
+    sets: list[str], word: str
+) -> None:
+    experiment = prepare(scenario(*sets))
+    (warning,) = experiment.warnings
+    assert word in warning
+    assert experiment.scenario.model.compare == ()
+
+
+def test_stages_that_do_not_exist_or_are_there_already() -> None:
+    with pytest.raises(ScenarioError, match="nothing"):
+        prepare(scenario("model.compare=['nothing']"))
+    twice = prepare(scenario("model.input=invariant", "model.compare=['invariant', 'raw']"))
+    assert twice.scenario.model.compare == ("raw",)
+    assert twice.warnings == ()
 
 
 def test_the_provider_is_told_of_them() -> None:
