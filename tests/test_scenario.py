@@ -102,7 +102,6 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
         (KEYLESS | {"clients": {"plain_fraction": 0.5}}, "needs no uploads"),
         (KEYLESS | {"faults": {"die": 1}}, "needs no uploads"),
         (KEYLESS | {"data": {"shuffle_labels": True}}, "trains no model on uploads"),
-        (KEYLESS | {"data": {"shuffle_labels": True}}, "trains no model on uploads"),
         (KEYLESS | {"transformation": {"digest": "0" * 64}}, "set transformation.bundle"),
         (KEYLESS | {"transformation": {"method": "gan", "learning_rate": 0.1}}, "leave it out"),
         ({"transformation": {"alpha": 0.5}}, "the section transformation is set"),
