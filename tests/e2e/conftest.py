@@ -52,22 +52,28 @@ def cluster() -> Iterator[str]:
             yield address
 
 
+# Ends with its input, which is a pipe from the tests: however they end, the cluster does not stay.
+RAY = '"$0" "$@" & read -r end; kill $!; wait'
+
+
 @contextlib.contextmanager
 def _started(*arguments: str, log: Path) -> Iterator[None]:
     """``ray`` with arguments, until the end of the block. (``ray stop`` would end every Ray.)"""
     with log.open("w") as output:
         process = subprocess.Popen(
-            [Path(sys.executable).with_name("ray"), *arguments],
+            ["sh", "-c", RAY, Path(sys.executable).with_name("ray"), *arguments],
             env=ENVIRONMENT | {"RAY_worker_niceness": "0"},  # as `fedenc simulate` starts its own
             cwd=ROOT,
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=output,
             start_new_session=True,
         )
+    assert process.stdin is not None
     try:
         yield
     finally:
-        process.terminate()
+        process.stdin.close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=20)
         with contextlib.suppress(ProcessLookupError):
