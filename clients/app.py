@@ -4,6 +4,7 @@ No handler raises an exception. If a participant fails, the reply names it and t
 other participants of the same node are still served.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
@@ -31,9 +32,6 @@ class Host(Protocol):
     def participant(self, i: int) -> Participant:
         """One participant, ready to act."""
 
-    def on_error(self, i: int, error: Exception) -> None:
-        """Record what a participant raised, on its own side only: a trace may quote its data."""
-
 
 Work = Callable[[Host, int, Mapping[str, Any], RecordDict, "_Reply"], None]
 
@@ -57,21 +55,26 @@ class _Reply:
         return Message(pack(self.facts, self.shards), reply_to=request)
 
 
-def make(host_of: Callable[[Context], Host]) -> ClientApp:
+Note = Callable[[int | None, Exception], None]
+
+
+def make(host_of: Callable[[Context], Host], note: Note) -> ClientApp:
     """The ClientApp for the hosts that ``host_of`` finds.
 
     Args:
         host_of: finds the host of a node from Flower's context (node and run configuration); it is
             called for every message, so it must be cheap when called again for the same run.
+        note: records what a participant raised (None: what concerns the whole node), on its own
+            side only, since a trace may quote its data.
     """
     app = ClientApp()
     for action, work in (("upload", _upload), ("queries", _queries), ("score", _score)):
-        app.query(action)(_handler(host_of, work))
+        app.query(action)(_handler(host_of, note, work))
     return app
 
 
 def _handler(
-    host_of: Callable[[Context], Host], work: Work
+    host_of: Callable[[Context], Host], note: Note, work: Work
 ) -> Callable[[Message, Context], Message]:
     def handle(message: Message, context: Context) -> Message:
         reply = _Reply(())
@@ -84,15 +87,22 @@ def _handler(
                 try:
                     work(host, i, facts, message.content, reply)
                 except Exception as error:
-                    host.on_error(i, error)
                     reply.failed(i, error)
+                    _try_to(note, i, error)
         except Exception as error:  # it concerns the node itself: everybody on it fails
             for i in reply.facts["hosted"]:
                 reply.failed(i, error)
             reply.facts["error"] = _public(error)
+            _try_to(note, None, error)
         return reply.message(message)
 
     return handle
+
+
+def _try_to(note: Note, i: int | None, error: Exception) -> None:
+    """A note that cannot be written must not fail healthy participants."""
+    with contextlib.suppress(Exception):
+        note(i, error)
 
 
 def _public(error: BaseException) -> str:

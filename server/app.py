@@ -124,19 +124,21 @@ def serve(
         trained = _train(trainer, checkpoint, on_event, watch)
         answered = answer_queries(exchange, roster, trainer, view, members, on_event)
         compared: dict[str, Compared] = {}
+        failed = uploaded.failed + answered.failed
         for model in view.model.variants()[1:]:
             saved = checkpoint.with_stem(f"{checkpoint.stem}-{model.input}")
             tell = _named(on_event, model.input)
             further = _train(trainer, saved, tell, None, model)
             asked = answer_queries(exchange, roster, trainer, view, members, tell)
             compared[model.input] = Compared(further, asked)
+            failed += [replace(f, phase=f"{f.phase} {model.input}") for f in asked.failed]
     return Outcome(
         uploads={i: _summary(pool, i) for i in pool.participants},
         upload_seconds=uploaded.seconds,
         resumed=uploaded.resumed,
         model=trained,
         answered=answered,
-        failed=uploaded.failed + answered.failed,
+        failed=failed,
         compared=compared,
     )
 

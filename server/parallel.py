@@ -184,6 +184,9 @@ class ParallelTrainer:
         model: Model | None = None,
     ) -> Trained:
         """Train, passing on progress and checkpoints as they come; then be ready for queries."""
+        if self._predictor is not None:  # of an earlier training: workers need what it holds
+            self._predictor.close()
+            self._predictor = None
         actor = ray.remote(Coordinator).options(
             num_cpus=0, max_concurrency=2, scheduling_strategy=on_this_machine()
         )

@@ -24,6 +24,8 @@ from fedenc.shard import DTYPES, TRAIN, VERSION, Manifest, Shard
 
 _SYNC_SECONDS = 1.0  # between two waits for the disk, which cost milliseconds each
 _ORDER = ("images", "ids", "views", "labels")
+_LINE = {"manifest", "offset"}  # fields of a line of the index
+_UNKNOWN = -1  # stands for the version of a line that has other fields
 Rows = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 
@@ -65,9 +67,11 @@ class Pool:
         """Note whole, undamaged shards up to the first that is not."""
         lines = self._index_path.read_bytes().splitlines(keepends=True)
         if others := {_stated_version(line) for line in lines} - {None, VERSION}:
+            found = others.pop()
+            version = "an unknown format" if found == _UNKNOWN else f"version {found}"
             raise ShardError(
-                f"the pool in {self._index_path.parent} holds shards of version {others.pop()}, "
-                f"expected {VERSION}; it is left as it is: read it with the fedenc that wrote it, "
+                f"the pool in {self._index_path.parent} holds shards of {version}, expected "
+                f"{VERSION}; it is left as it is: read it with the fedenc that wrote it, "
                 "or start in another folder"
             )
         with self._data_path.open("rb") as data:
@@ -224,9 +228,15 @@ def _load(data: BinaryIO, entry: _Entry) -> Shard:
 
 
 def _stated_version(line: bytes) -> int | None:
-    """The version that a line of the index states, or None if it cannot be made out."""
+    """The version that a line of the index states; None if the line was torn or damaged."""
     try:
-        version = json.loads(json.loads(line)["manifest"])["version"]
+        values = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(values, dict) or values.keys() != _LINE:
+        return _UNKNOWN  # whole, so somebody wrote it, but not this program
+    try:
+        version = json.loads(values["manifest"])["version"]
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return version if type(version) is int else None

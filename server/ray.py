@@ -33,7 +33,7 @@ def fetch(ref: Any, timeout: float = _CALL_TIMEOUT) -> Any:
             f"the trainer did not answer within {timeout:g} s; check with `ray status` that a "
             "node offers what server.gpus asks for"
         ) from None
-    except ray.exceptions.RayActorError as error:
+    except ray.exceptions.RayError as error:  # it died, or Ray ended it for want of memory
         reason = str(error).strip().splitlines()[0]
         raise TrainingError(f"the trainer was lost ({reason}); run again with --resume") from None
 

@@ -2,12 +2,12 @@
 
 from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import PLAIN
-from fedenc.shard import TRAIN, Rules
+from fedenc.shard import TRAIN, UNPROTECTED, Rules
 
 
 def rules(view: ProviderView, purpose: str) -> Rules:
     """Rules for shards of one purpose: ``train`` or an inference condition."""
-    own, plain = (view.cipher, view.cipher_params), ("none", dict[str, bool]())
+    own, plain = (view.cipher, view.cipher_params), UNPROTECTED
     if purpose == TRAIN:
         return Rules(
             participants=view.participants,

@@ -72,13 +72,13 @@ class ClientProcesses(RayBackend):
             future = actor.run.remote(self.app_fn, message, node, context)
             try:
                 _, reply, updated = self._result(future)
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayTaskError, EngineError):  # what the app or the server raised
+                self._give_back(actor)
+                raise
+            except ray.exceptions.RayError:  # it died, or Ray ended it for want of memory
                 self._replace(actor)
                 if _succeeded(reached):
                     raise
-            except Exception:
-                self._give_back(actor)
-                raise
             else:
                 self._give_back(actor)
                 return reply, updated

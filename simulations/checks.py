@@ -8,6 +8,7 @@ from fedenc import ciphers, models
 from fedenc.data import NAMES
 from fedenc.data.augment import AUGMENTATIONS
 from fedenc.errors import CipherError, DataError, FedencError, ScenarioError, TrainingError
+from fedenc.models.inputs import KINDS
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import PLAIN, TRANSFORMATION
 from fedenc.training.recipes import RECIPES
@@ -53,6 +54,8 @@ def unknown_names(values: Mapping[str, Any]) -> Iterator[str]:
         ("data", "name", NAMES),
         ("encryption", "cipher", (*ciphers.names(), TRANSFORMATION)),
         ("model", "name", models.names()),
+        ("model", "input", KINDS),
+        ("model", "compare", KINDS),
         ("training", "recipe", tuple(RECIPES)),
         ("transformation", "classifier", models.names()),
         ("transformation", "recipe", tuple(RECIPES)),
@@ -61,8 +64,9 @@ def unknown_names(values: Mapping[str, Any]) -> Iterator[str]:
     ):
         part = values.get(section)
         found = part.get(key) if isinstance(part, Mapping) else None
-        if isinstance(found, str) and found not in known:
-            yield f"{section}.{key} = {found!r}; known are {', '.join(known)}"
+        for name in found if isinstance(found, list | tuple) else (found,):
+            if isinstance(name, str) and name not in known:
+                yield f"{section}.{key} = {name!r}; known are {', '.join(known)}"
 
 
 def _names(population: Population) -> Iterable[str]:

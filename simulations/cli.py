@@ -184,7 +184,7 @@ def execute(arguments: Sequence[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _interrupted()
+        return _interrupted(arguments)
     except Exception as error:
         return _usage(error)
     return code if isinstance(code, int) else 0
@@ -202,9 +202,10 @@ def _fail(error: FedencError) -> int:
     return error.exit_code
 
 
-def _interrupted() -> int:
-    training = "transformation" in sys.argv[1:2]
-    how = "repeat the command to continue" if training else "continue with --resume"
+def _interrupted(arguments: Sequence[str]) -> int:
+    command = next((word for word in arguments if not word.startswith("-")), "")
+    repeat = command == "transformation"
+    how = "repeat the command to continue" if repeat else "continue with --resume"
     print(f"fedenc: interrupted; {how}", file=sys.stderr)
     return 130
 

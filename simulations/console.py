@@ -142,11 +142,10 @@ def _overview(result: Mapping[str, Any]) -> Table:
         "participants", f"{clients['uploaded']} of {clients['requested']} uploaded{stayed}"
     )
     table.add_row("protection", result["protection"]["text"])
-    table.add_row(
-        "upload",
-        f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB in {upload['seconds']:.1f} s"
-        f" ({upload['clients_per_second']:,.1f} participants/s)",
-    )
+    speed = upload["clients_per_second"]
+    pace = f" in {upload['seconds']:.1f} s ({speed:,.1f} participants/s)" if speed else ""
+    text = f"{upload['images']:,} images, {upload['bytes'] / 1e6:,.1f} MB{pace}"
+    table.add_row("upload", text)
     for stage, asked in _models(result).items():
         table.add_row(f"training {stage}".rstrip(), _trained(asked))
     return table

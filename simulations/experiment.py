@@ -27,7 +27,7 @@ class Experiment:
     Attributes:
         name: the preset's or file's, for people.
         scenario: settled: every default that depends on something else is written out.
-        population: who takes part; made once in a process.
+        population: who takes part.
         warnings: what the scenario sets although its method advises against it.
     """
 
@@ -89,24 +89,35 @@ def prepare(scenario: Scenario, name: str = "scenario") -> Experiment:
         TransformationError: the bundle is missing, damaged, or does not fit.
         KeyfileError: this machine's seed of simulated keys cannot be read.
     """
-    network = None
-    if scenario.encryption.keyless and not scenario.awaits_bundle:
-        network = shared_network(scenario)
-        scenario = third_party.settle(scenario, network)
-    settled = _settled(scenario, network)
-    population = Population(settled, network)
+    population = settle(scenario)
     problems = checks.problems(population)
     if len(problems) == 1:
         raise problems[0]
     if problems:
         raise ScenarioError(map(str, problems))
+    cipher = scenario.encryption.cipher
     left_out = [
-        f"model.compare: '{stage}' is left out, for it {reason}"
+        f"model.compare = '{stage}' is left out, because it does not suit the cipher {cipher!r}"
         for stage in scenario.model.compare
-        if (reason := unsuitable(stage, scenario.encryption))
+        if unsuitable(stage, scenario.encryption)
     ]
     warnings = (*left_out, *checks.warnings(population))
-    return Experiment(name, settled, population, warnings)
+    return Experiment(name, population.scenario, population, warnings)
+
+
+def settle(scenario: Scenario) -> Population:
+    """The population of a scenario whose open values are written out; nothing is checked.
+
+    Raises:
+        ScenarioError: it contradicts the bundle that it names.
+        TransformationError: the bundle is missing or damaged.
+        KeyfileError: as ``prepare``.
+    """
+    network = None
+    if scenario.encryption.keyless and not scenario.awaits_bundle:
+        network = shared_network(scenario)
+        scenario = third_party.settle(scenario, network)
+    return Population(_settled(scenario, network), network)
 
 
 def _settled(scenario: Scenario, network: Transformation | None) -> Scenario:

@@ -13,14 +13,16 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 import clients.app
+from clients.simulated import Population
 from fedenc.errors import EngineError, ScenarioError
+from fedenc.scenario import Scenario
 from server.app import Event, Outcome, serve
 from simulations import presets, run
-from simulations.experiment import Experiment, OnEvent, prepare
+from simulations.experiment import Experiment, OnEvent, prepare, settle
 
 
-def experiment_of(context: Context) -> Experiment:
-    """The experiment that a run configuration describes, prepared once in a process.
+def scenario_of(context: Context) -> tuple[str, Scenario]:
+    """The scenario that a run configuration describes, and its short name.
 
     Raises:
         ScenarioError: it has problems, or carries the seed of the keys.
@@ -28,11 +30,11 @@ def experiment_of(context: Context) -> Experiment:
     config = context.run_config
     text = str(config.get("set") or "")
     overrides = tuple(part.strip() for part in text.split(";") if part.strip())
-    return _prepared(str(config.get("scenario") or presets.DEFAULT), overrides)
+    return _resolved(str(config.get("scenario") or presets.DEFAULT), overrides)
 
 
 @functools.lru_cache(maxsize=2)
-def _prepared(name: str, overrides: tuple[str, ...]) -> Experiment:
+def _resolved(name: str, overrides: tuple[str, ...]) -> tuple[str, Scenario]:
     name, scenario = presets.resolve(name, overrides)
     if scenario.encryption.seed is not None:
         raise ScenarioError(
@@ -44,21 +46,30 @@ def _prepared(name: str, overrides: tuple[str, ...]) -> Experiment:
             "under `flwr run` participants need a transformation network that is there already; "
             "make one with `fedenc transformation train` and set transformation.bundle"
         )
-    return prepare(scenario, name)
+    return name, scenario
 
 
-def _host(context: Context) -> run.SimulatedHost:
-    return run.SimulatedHost(experiment_of(context).population)
+def _host(context: Context) -> Population:
+    """Participants check nothing: what the provider's machine offers is not theirs to know."""
+    return _population(scenario_of(context)[1].model_dump_json(by_alias=True))
 
 
-client_app = clients.app.make(_host)
+@functools.lru_cache(maxsize=2)
+def _population(text: str) -> Population:
+    return settle(Scenario.model_validate_json(text))
+
+
+client_app = clients.app.make(_host, functools.partial(run.note_trace, None))
 server_app = ServerApp()
 
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the provider's side and write down the result."""
-    experiment = experiment_of(context)
+    name, scenario = scenario_of(context)
+    experiment = prepare(scenario, name)
+    for warning in experiment.warnings:
+        print(f"fedenc: warning: {warning}", flush=True)
     nodes = experiment.scenario.clients.nodes
     out = context.run_config.get("out")
     folder = Path(str(out or f"runs/{experiment.name}-{time.strftime('%Y%m%d-%H%M%S')}"))

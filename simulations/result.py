@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from fedenc import provenance
 from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
+from fedenc.shard import UNPROTECTED
 from server.app import Compared, Outcome
 from server.phases.score import Tally
 from server.trainer import Trained
@@ -55,15 +56,16 @@ def build(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         "clients": {
             "requested": scenario.clients.count,
             "uploaded": len(outcome.uploads),
-            "plain": sum(cipher == "none" for cipher, _, _ in outcome.uploads.values()),
+            "plain": sum(cipher == UNPROTECTED[0] for cipher, _, _ in outcome.uploads.values()),
             "failed": [vars(f) for f in outcome.failed],
         },
         "upload": {
             "images": images,
             "bytes": sum(size for _, _, size in outcome.uploads.values()),
             "seconds": outcome.upload_seconds,
-            "clients_per_second": (len(outcome.uploads) - outcome.resumed)
-            / max(outcome.upload_seconds, 1e-9),
+            "clients_per_second": (len(outcome.uploads) - outcome.resumed) / outcome.upload_seconds
+            if outcome.upload_seconds
+            else None,
             "resumed": outcome.resumed,
         },
         "inference": {"paired": scenario.paired},

@@ -4,10 +4,9 @@ import contextlib
 import functools
 import json
 import os
-import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,13 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 import clients.app
-from clients.faults import Fault
-from clients.participant import Participant
 from clients.simulated import Population
 from fedenc.errors import EngineError, QuorumError, ScenarioError
 from fedenc.scenario import Scenario
 from fedenc.training.tensorboard import TensorBoard
 from server.app import Event, Outcome, serve
 from simulations import baselines as plain_training
-from simulations import engine, result, third_party
+from simulations import engine, result, secret, third_party
 from simulations.experiment import Experiment, OnEvent
 from simulations.run_folder import occupied
 
@@ -85,7 +82,8 @@ def simulate(
                 )
 
         traces = (folder / TRACES).resolve()
-        client_app = clients.app.make(functools.partial(host, scenario, traces))
+        note = functools.partial(note_trace, traces)
+        client_app = clients.app.make(functools.partial(host, scenario), note)
         with engine.logs_in(folder / result.LOG), engine.ray_session(scenario.engine.address):
             engine.simulate(server_app, client_app, scenario)
         if not outcomes:
@@ -148,43 +146,33 @@ def _finished(experiment: Experiment, folder: Path, baselines: bool, on_event: O
     return Finished(folder, facts)
 
 
-@dataclass(frozen=True)
-class SimulatedHost:
-    """Simulated participants of a node, and where the traces of what they raise are kept."""
-
-    population: Population
-    traces: Path | None = None
-
-    @property
-    def faults(self) -> Mapping[int, Fault]:
-        return self.population.faults
-
-    def hosted_by(self, node: int) -> tuple[int, ...]:
-        return self.population.hosted_by(node)
-
-    def participant(self, i: int) -> Participant:
-        return self.population.participant(i)
-
-    def on_error(self, i: int, error: Exception) -> None:
-        """Append the whole trace to the driver's file; on other machines, print it to stderr."""
-        trace = "".join(traceback.format_exception(error))
-        text = f"{time.strftime('%Y-%m-%d %H:%M:%S')} participant {i}\n{trace}\n"
-        if self.traces is None or not self.traces.parent.is_dir():
-            print(text, end="", file=sys.stderr, flush=True)
-            return
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        with os.fdopen(os.open(self.traces, flags, 0o600), "a", encoding="utf-8") as log:
-            log.write(text)
-
-
-def host(scenario: Scenario, traces: Path | None, context: Context) -> SimulatedHost:
-    """The participants that a client process simulates, made once in a process."""
-    return _host(scenario.model_dump_json(by_alias=True), traces)
+def host(scenario: Scenario, context: Context) -> Population:
+    """The population that a client process simulates, made once per process."""
+    return _population(scenario.model_dump_json(by_alias=True))
 
 
 @functools.lru_cache(maxsize=2)
-def _host(text: str, traces: Path | None) -> SimulatedHost:
-    return SimulatedHost(Population(Scenario.model_validate_json(text)), traces)
+def _population(text: str) -> Population:
+    return Population(Scenario.model_validate_json(text))
+
+
+def note_trace(path: Path | None, i: int | None, error: Exception) -> None:
+    """Append what a participant raised, with its trace, to a file that only its own side reads.
+
+    Args:
+        path: the driver's file. Where its folder does not exist (on another machine) or is not
+            known (``flwr run``), the file is beside the seed of simulated keys in the user's
+            configuration folder.
+        i: which participant; None: its whole node.
+    """
+    if path is None or not path.parent.is_dir():
+        path = secret.path().with_name(TRACES)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    who = "a node" if i is None else f"participant {i}"
+    trace = "".join(traceback.format_exception(error))
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    with os.fdopen(os.open(path, flags, 0o600), "a", encoding="utf-8") as log:
+        log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {who}\n{trace}\n")
 
 
 def _logged(path: Path, experiment: Experiment, on_event: OnEvent) -> OnEvent:

@@ -83,8 +83,8 @@ def _resident() -> int:
 
 def _client_app(scenario: Scenario) -> ClientApp:
     """The participants' own app, with one more message that makes a process ready."""
-    population = functools.partial(host, scenario, None)
-    app = clients.app.make(population)
+    population = functools.partial(host, scenario)
+    app = clients.app.make(population, lambda i, error: None)
 
     @app.query(_WARM)
     def warm(message: Message, context: Context) -> Message:

@@ -43,10 +43,10 @@ class Cipher(ABC):
         exact: ``decrypt`` restores every byte.
         policies: the key policies that make sense for it. The first is a scenario's default if
             ``image`` is not among them; a scenario that sets another one runs with a warning.
-        augmentations: what a server may do to ciphertexts under policy ``image``: operations that
-            turn the ciphertext of an image into a ciphertext, under another key, of the image after
-            the same operation. They decide the default of ``augmentation.server``; more than they
-            allow runs with a warning.
+        augmentations: what a server may do to ciphertexts: operations that turn the ciphertext of
+            an image into a ciphertext, under another key, of the image after the same operation
+            (where images share a key, it is one that they do not have). They decide the default
+            of ``augmentation.server``; more than they allow runs with a warning.
         slice_scale: how much larger than usual the slices should be that are worked on at a time.
     """
 

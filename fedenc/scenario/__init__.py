@@ -119,8 +119,8 @@ def load(
     """Read a TOML file (None: all defaults) and apply ``section.key=value`` overrides.
 
     Args:
-        check: finds further problems in the plain values, valid or not, such as names that are not
-            in a registry; they are reported together with all others.
+        check: finds further problems in the plain values, such as names that are in no registry;
+            asked where there are problems, so that all are reported together.
 
     Raises:
         ScenarioError: a missing or malformed file, or anything that :func:`parse` or ``check``
@@ -146,7 +146,7 @@ def load(
         scenario = parse(values)
     except ScenarioError as error:
         problems += error.problems
-    if check is not None:
+    if problems and check is not None:
         problems += check(values)
     if problems:
         raise ScenarioError(problems)

@@ -28,13 +28,9 @@ class Node:
     def __init__(self, faults: dict[int, Fault] | None = None) -> None:
         self.faults = faults or {}
         self.broken: dict[int, Exception] = {}
-        self.noted: list[tuple[int, Exception]] = []
 
     def hosted_by(self, node: int) -> tuple[int, ...]:
         return (3, 4, 5)
-
-    def on_error(self, i: int, error: Exception) -> None:
-        self.noted.append((i, error))
 
     def participant(self, i: int) -> Participant:
         if i in self.broken:
@@ -49,7 +45,9 @@ class Node:
         return Participant(i, owned, held, ring, Keyed(ciphers.make("pixel"), ring, "image"))  # type: ignore[arg-type]
 
 
-def ask(host: Any, action: str, content: RecordDict) -> RecordDict:
+def ask(
+    host: Any, action: str, content: RecordDict, note: client_app.Note = lambda i, error: None
+) -> RecordDict:
     message = Message(content, 1, f"query.{action}")
     context = Context(1, 1, {"partition-id": 0, "num-partitions": 1}, RecordDict(), {})
 
@@ -58,7 +56,7 @@ def ask(host: Any, action: str, content: RecordDict) -> RecordDict:
             raise host
         return host
 
-    return client_app.make(host_of)(message, context).content
+    return client_app.make(host_of, note)(message, context).content
 
 
 @pytest.fixture(autouse=True)
@@ -87,10 +85,18 @@ def test_upload_of_all_or_of_those_asked() -> None:
 def test_one_failure_is_its_own() -> None:
     node = Node()
     node.broken[3] = RuntimeError(f"key {SECRET}")
-    content = ask(node, "upload", pack({"participants": None, "attempt": 0}))
-    assert set(shards(content)) == {4}
+    noted: list[tuple[int | None, Exception]] = []
+
+    def note(i: int | None, error: Exception) -> None:
+        noted.append((i, error))
+        raise OSError("no space left")
+
+    content = ask(node, "upload", pack({"participants": None, "attempt": 0}), note)
+    assert set(shards(content)) == {4}, "those who are well, whatever becomes of the note"
     assert unpack_facts(content)["failed"] == [{"id": 3, "reason": "RuntimeError"}]
-    assert node.noted == [(3, node.broken[3])], "its own side knows all of it"
+    assert noted == [(3, node.broken[3])], "its own side knows all of it"
+    ask(broken := ValueError("the node's own"), "upload", pack({"participants": None}), note)
+    assert noted[-1] == (None, broken)
 
 
 def test_only_our_own_words_are_passed_on() -> None:

@@ -228,19 +228,32 @@ def test_damage_is_found_and_never_crashes(tmp_path: Path, data: st.DataObject) 
 @pytest.mark.parametrize(
     "line",
     [
-        b"[]\n",
-        b"7\n",
         b"\xff\n",
         b"[" * 10**5 + b"\n",
         b'{"manifest": 3, "offset": 0}\n',
         b'{"manifest": "{}", "offset": 0}\n',
-        b'{"offset": 0}\n',
     ],
 )
 def test_a_line_that_is_no_entry_ends_the_pool(tmp_path: Path, line: bytes) -> None:
     (tmp_path / "index.jsonl").write_bytes(line)
     assert len(PoolWriter(tmp_path)) == 0
     assert (tmp_path / "index.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("opening", [Pool, PoolWriter])
+@pytest.mark.parametrize(
+    "line", [b"[]\n", b"7\n", b'{"offset": 0}\n', b'{"shard": {"version": 3}, "offset": 0}\n']
+)
+def test_whole_lines_of_an_unknown_format_are_refused_and_left_as_they_are(
+    tmp_path: Path, opening: type[Pool], line: bytes
+) -> None:
+    """A line of good JSON was not torn: another program wrote it, and its data are not ours."""
+    (tmp_path / "index.jsonl").write_bytes(line)
+    (tmp_path / "pool.bin").write_bytes(bytes(1000))
+    before = contents(tmp_path)
+    with pytest.raises(ShardError, match="unknown format"):
+        opening(tmp_path)
+    assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("opening", [Pool, PoolWriter])

@@ -346,3 +346,32 @@ class TestSeveralWorkers:
             assert trainer.where() == "2 CPU workers"
             trainer.load(POOL)
             assert not _alive("Coordinator")
+
+
+def test_workers_get_what_the_predictor_of_an_earlier_training_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With one ``trainer`` resource or as many GPUs as workers they would else wait for ever."""
+
+    class Stopped(Exception):
+        pass
+
+    class Predictor:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    def stop() -> None:
+        raise Stopped
+
+    monkeypatch.setattr("server.parallel.cluster_resources", dict)
+    monkeypatch.setattr("server.parallel.on_this_machine", stop)
+    trainer, predictor = (
+        ParallelTrainer(provider_view(server=Server(workers=2, gpus=0))),
+        Predictor(),
+    )
+    trainer._predictor = predictor  # type: ignore[assignment]
+    with pytest.raises(Stopped):
+        trainer.train(None, lambda progress: None, lambda state: None)
+    assert predictor.closed

@@ -25,8 +25,8 @@ def test_a_model_for_each_input_stage_the_scenarios_own_first() -> None:
 @pytest.mark.parametrize(
     ("sets", "word"),
     [
-        (["model.compare=['invariant']", "encryption.cipher=le"], "undoes NP and CS only"),
-        (["model.compare=['invariant-np']"], "colours are shuffled too"),
+        (["model.compare=['invariant']", "encryption.cipher=le"], "'invariant' is left out"),
+        (["model.compare=['invariant-np']"], "'invariant-np' is left out"),
     ],
 )
 def test_stages_that_do_not_suit_the_cipher_are_left_out_and_named(

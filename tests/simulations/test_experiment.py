@@ -103,6 +103,15 @@ def test_problems_of_data_and_of_method_are_told_together() -> None:
     assert "rounds" in text
 
 
+def test_an_unknown_name_hides_no_other_problem() -> None:
+    name, chosen = presets.resolve("photos", ["encryption.cipher=rot13", "clients.count=5000"])
+    with pytest.raises(ScenarioError) as error:
+        prepare(chosen, name)
+    text = " | ".join(error.value.problems)
+    assert "rot13" in text
+    assert "5000" in text
+
+
 def test_data_that_cannot_be_read_keeps_its_own_error() -> None:
     with pytest.raises(DataError, match="/no/such/folder"):
         prepare(scenario("data.name=cifar10", "data.root=/no/such/folder"))

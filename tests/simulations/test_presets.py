@@ -40,7 +40,8 @@ def test_every_preset_says_in_a_line_what_it_runs() -> None:
 def test_every_cipher_fits_the_default_scenario(cipher: str, keys: str) -> None:
     sets = [f"encryption.cipher='{cipher}'", f"encryption.keys='{keys}'", "encryption.seed=1"]
     experiment = prepare(presets.resolve("photos", sets)[1])
-    assert all(w.startswith("model.compare: 'invariant' is left out") for w in experiment.warnings)
+    left_out = "model.compare = 'invariant' is left out"
+    assert all(w.startswith(left_out) for w in experiment.warnings)
     told = experiment.provider_view
     owner = experiment.population.participant(0)
     asked = owner.queries(told.conditions)

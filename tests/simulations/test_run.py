@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from clients import app as client_app
-from clients.simulated import Population
 from fedenc.errors import QuorumError
 from fedenc.scenario import load
 from server.app import Event, Outcome
@@ -25,23 +24,27 @@ def fail(i: int) -> Exception:
 
 
 def test_a_participants_trace_stands_whole_on_its_own_side(tmp_path: Path) -> None:
-    host = run.SimulatedHost(Population(load(None, SETS)), tmp_path / run.TRACES)
-    for i in (1, 2):
-        host.on_error(i, fail(i))
+    for i in (1, 2, None):
+        run.note_trace(tmp_path / run.TRACES, i, fail(i or 0))
     text = (tmp_path / run.TRACES).read_text()
-    for i in (1, 2):
-        assert f"participant {i}\nTraceback" in text
+    for who, i in (("participant 1", 1), ("participant 2", 2), ("a node", 0)):
+        assert f"{who}\nTraceback" in text
         assert f'KeyError: "a plug-in\'s bug at participant {i}"' in text
     assert "test_run.py" in text
     assert stat.S_IMODE((tmp_path / run.TRACES).stat().st_mode) == 0o600
 
 
-def test_where_the_driver_is_not_the_trace_goes_to_that_machines_log(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+def test_where_the_driver_is_not_the_trace_stays_on_that_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    """Ray and Flower pass on what processes print; nothing may be printed."""
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     for traces in (None, tmp_path / "elsewhere" / run.TRACES):
-        run.SimulatedHost(Population(load(None, SETS)), traces).on_error(0, fail(0))
-        assert "Traceback" in capfd.readouterr().err
+        run.note_trace(traces, 0, fail(0))
+    kept = tmp_path / "config" / "fedenc" / run.TRACES
+    assert kept.read_text().count("Traceback") == 2
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+    assert capfd.readouterr() == ("", "")
     assert not (tmp_path / "elsewhere").exists()
 
 
@@ -50,8 +53,7 @@ def test_the_error_of_a_run_names_the_traces_and_the_provider_hears_only_the_typ
 ) -> None:
     def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
         on_event(Event("upload", 0, 3))
-        host = run.host(experiment.scenario, tmp_path / run.TRACES, None)  # type: ignore[arg-type]
-        host.on_error(0, fail(0))
+        run.note_trace(tmp_path / run.TRACES, 0, fail(0))
         told = client_app._public(fail(0))
         assert told == "KeyError"
         raise QuorumError(f"only 0 of 3 participants uploaded ({told})")
@@ -65,7 +67,7 @@ def test_the_error_of_a_run_names_the_traces_and_the_provider_hears_only_the_typ
     assert "upload 0/3" in log
 
 
-def test_a_population_is_made_once_a_process(tmp_path: Path) -> None:
+def test_a_population_is_made_once_a_process() -> None:
     scenario = prepare(load(None, SETS)).scenario
-    first = run.host(scenario, tmp_path, None)  # type: ignore[arg-type]
-    assert run.host(scenario.model_copy(), tmp_path, None) is first  # type: ignore[arg-type]
+    first = run.host(scenario, None)  # type: ignore[arg-type]
+    assert run.host(scenario.model_copy(), None) is first  # type: ignore[arg-type]
