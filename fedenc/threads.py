@@ -4,7 +4,7 @@ import os
 from collections.abc import MutableMapping
 
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # environment variables of libgomp
-SPIN_COUNT = "1000"
+SPIN_COUNT = "2000"
 
 
 def spin_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
