@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fedenc import provenance
+from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
 from fedenc.shard import UNPROTECTED
@@ -134,6 +135,26 @@ def write(
     pq.write_table(table, sink)
     write_atomically(folder / CLIENTS, sink.getvalue().to_pybytes())
     write_facts(folder, result)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of a ``result.json`` of this version.
+
+    Raises:
+        ScenarioError: it is damaged, or of another version.
+    """
+    path = folder / RESULT
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        found = facts.get("schema")
+    except (OSError, ValueError, AttributeError) as error:
+        raise ScenarioError(f"{path} is damaged ({error}); start in another folder") from None
+    if found != SCHEMA:
+        raise ScenarioError(
+            f"{path} has schema {found!r}, expected {SCHEMA}; use the fedenc that wrote it, or "
+            "start in another folder"
+        )
+    return dict(facts)
 
 
 def write_facts(folder: Path, result: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import contextlib
 import functools
-import json
 import os
 import time
 import traceback
@@ -139,7 +138,7 @@ def _see_traces(folder: Path) -> str:
 
 def _finished(experiment: Experiment, folder: Path, baselines: bool, on_event: OnEvent) -> Finished:
     """A complete run, with baselines if they are wanted now."""
-    facts = json.loads((folder / result.RESULT).read_text())
+    facts = result.read(folder)
     if baselines and "baselines" not in facts:
         facts["baselines"] = plain_training.measure(experiment.population, on_event)
         result.write_facts(folder, facts)

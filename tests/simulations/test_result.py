@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
+from fedenc.errors import ScenarioError
 from fedenc.scenario import load
 from simulations import central, result, run
 from simulations.experiment import Experiment, OnEvent, prepare
@@ -84,6 +85,14 @@ def test_every_documented_key_is_there(finished: run.Finished) -> None:
     assert all("transformation" in pattern for pattern in absent), absent
     assert finished.result["schema"] == result.SCHEMA
     assert f"| `schema` | {result.SCHEMA} |" in GUIDE.read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"schema": 0}', b"\xff"])
+def test_results_of_another_version_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / result.RESULT).write_bytes(content)
+    with pytest.raises(ScenarioError, match="start in another folder"):
+        result.read(tmp_path)
+    assert (tmp_path / result.RESULT).read_bytes() == content
 
 
 def test_every_column_is_documented(finished: run.Finished) -> None:
