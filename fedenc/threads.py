@@ -10,10 +10,10 @@ SPIN_COUNT = "2000"
 def spin_briefly(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let waiting threads spin only briefly before they sleep; what the user has set is kept.
 
-    By default libgomp's threads spin for milliseconds. This costs nothing while a training has the
-    machine to itself. If two share the cores, waiting threads use the time that the threads they
-    wait for need, and each training runs at a tenth of its speed. Call this before torch is
-    imported. ``benchmarks/side_by_side`` measures it.
+    By default libgomp's threads spin for milliseconds, which suits a training that has the machine
+    to itself. If two share the cores, waiting threads use the time that the threads they wait for
+    need. ``benchmarks/side_by_side`` measures what two gain and one alone loses by spinning less.
+    Call this before torch is imported.
     """
     if not any(name in environment for name in WAITING):
         environment["GOMP_SPINCOUNT"] = SPIN_COUNT
