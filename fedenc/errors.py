@@ -73,3 +73,9 @@ class TransformationError(FedencError):
     """A transformation bundle that is missing, damaged or does not fit."""
 
     exit_code = 10
+
+
+class AttackError(FedencError):
+    """An attack that cannot run on what it is given, or knowledge that it did not declare."""
+
+    exit_code = 11

@@ -204,8 +204,8 @@ def test_damage_is_found_and_never_crashes(tmp_path: Path, data: st.DataObject) 
     damaged = contents(folder)
     try:
         seen = Pool(folder)
-    except ShardError:  # the number of the version was hit
-        with pytest.raises(ShardError, match="version"):
+    except ShardError:  # the number of the version was hit, or the name of an entry's field
+        with pytest.raises(ShardError, match="left as it is"):
             PoolWriter(folder)
         assert contents(folder) == damaged
         return
