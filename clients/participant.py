@@ -22,6 +22,7 @@ from fedenc.shard import NONCE_BYTES, TRAIN, Shard, seal
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
+Indices = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float32]
 
 
@@ -86,11 +87,8 @@ class Participant:
 
         Each copy that an exhaustive augmentation makes counts as an image, with its own id and key.
         """
-        copies = self.augmentation.copies
-        image, view, copy = np.indices((len(self.train.labels), self.views, copies)).reshape(3, -1)
-        ids = image * copies + copy
-        repeated = np.repeat(self.train.images, self.views, axis=0)
-        images = self._augmented(repeated, self.augmentation, TRAIN)
+        image, view, ids = self._copies()
+        images = self.copies()
         return self._seal(
             TRAIN,
             images,
@@ -100,6 +98,22 @@ class Participant:
             views=view,
             view_count=self.views,
         )
+
+    def copies(self) -> Images:
+        """What ``upload`` protects, in its order: every image in ``views`` augmented copies."""
+        repeated = np.repeat(self.train.images, self.views, axis=0)
+        return self._augmented(repeated, self.augmentation, TRAIN)
+
+    @property
+    def originals(self) -> Indices:
+        """int64 (R,): the place in ``train`` of the image that each row of ``upload`` shows."""
+        return self._copies()[0]
+
+    def _copies(self) -> tuple[Indices, Indices, Indices]:
+        """For every row of an upload: which image it shows, which view of it it is, and its id."""
+        copies = self.augmentation.copies
+        image, view, copy = np.indices((len(self.train.labels), self.views, copies)).reshape(3, -1)
+        return image, view, image * copies + copy
 
     def queries(self, conditions: tuple[Condition, ...]) -> list[Shard]:
         """Held-out images as asked, without labels, under fresh ids and in a fresh order."""

@@ -7,7 +7,7 @@ import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -15,7 +15,10 @@ from rich.table import Table
 
 import fedenc.cli
 from fedenc import threads
-from fedenc.errors import FedencError, ScenarioError
+from fedenc.errors import AttackError, FedencError, ScenarioError
+
+if TYPE_CHECKING:
+    from fedenc.attacks.target import Target
 
 app = typer.Typer(
     name="fedenc",
@@ -81,6 +84,77 @@ def simulate(
             on_event=display,
         )
     console.show(terminal, done.result, done.folder)
+
+
+@app.command()
+def attack(
+    run: Annotated[
+        Path | None, typer.Argument(help="Folder of a finished run; none: attack a method.")
+    ] = None,
+    cipher: Annotated[
+        str | None, typer.Option(help="Without a run: the method. See: fedenc ciphers.")
+    ] = None,
+    keys: Annotated[
+        str, typer.Option("--keys", help="Without a run: image, client or same.")
+    ] = "image",
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Without a run; repeatable."),
+    ] = None,
+    names: Annotated[
+        str, typer.Option("--attacks", help="quick, all, or names with commas between them.")
+    ] = "quick",
+    images: Annotated[int, typer.Option(min=2, help="How many uploads to attack.")] = 200,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything random in attacks.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results [default: in the run's, or in runs/].")
+    ] = None,
+) -> None:
+    """Attack a run's uploads, or a method; repeat the command to continue an interrupted one."""
+    from simulations import attack as attacking
+    from simulations import attacked, console
+
+    wanted = attacking.chosen(names)
+    if (run is None) == (cipher is None):
+        raise AttackError("name either the folder of a run or a method by --cipher, and not both")
+    if run is not None:
+        if sets:
+            raise AttackError("--set changes a method's scenario, but a run has its own; leave it")
+        target, title = attacked.of_run(run, images=images, seed=seed), f"the run {run}"
+        folder = out or run / "attacks"
+    else:
+        target, title = _method(f"{cipher}", keys, sets or (), images, seed)
+        folder = out or Path("runs") / f"attack-{cipher}-{keys}"
+    terminal = Console()
+    terminal.print(f"Attacking {title}: {len(target.uploads)} uploads, into {folder}")
+    with console.ProgressDisplay(terminal) as display:
+        done = attacking.attack(
+            target, wanted, folder, title=title, seed=seed, on_progress=display.attack
+        )
+    console.show_attacks(terminal, done.facts["rows"])
+    terminal.print(f"Report: {folder / attacking.REPORT}", soft_wrap=True, highlight=False)
+
+
+def _method(
+    cipher: str, keys: str, sets: Sequence[str], images: int, seed: int
+) -> "tuple[Target, str]":
+    """A method without a run, on the images of the default scenario or those that ``sets`` name."""
+    from simulations import attacked, presets
+    from simulations.experiment import prepare
+
+    own = [f"encryption.cipher={cipher}", f"encryption.keys={keys}", "model.compare=[]"]
+    experiment = prepare(presets.resolve(None, [*own, *sets])[1])
+    target = attacked.of_method(experiment.population, images=images, seed=seed)
+    return target, f"{experiment.in_words()} on {experiment.scenario.data.name}"
+
+
+@app.command()
+def attacks() -> None:
+    """List the attacks: what each knows and applies to, and its cost on a CPU."""
+    from simulations import attack as attacking
+    from simulations import console
+
+    console.show_listing(Console(), attacking.listing())
 
 
 transformation = typer.Typer(
@@ -204,7 +278,7 @@ def _fail(error: FedencError) -> int:
 
 def _interrupted(arguments: Sequence[str]) -> int:
     command = next((word for word in arguments if not word.startswith("-")), "")
-    repeat = command == "transformation"
+    repeat = command in ("transformation", "attack")
     how = "repeat the command to continue" if repeat else "continue with --resume"
     print(f"fedenc: interrupted; {how}", file=sys.stderr)
     return 130

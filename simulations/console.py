@@ -1,6 +1,6 @@
 """What a person sees: progress during a run, and tables when it is done."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import inf
 from pathlib import Path
 from types import TracebackType
@@ -12,7 +12,7 @@ from rich.table import Table
 
 from fedenc.transformation import bundle
 from server.app import Event
-from simulations import third_party
+from simulations import report, third_party
 from simulations.experiment import Experiment
 from simulations.run import TRACES
 
@@ -23,6 +23,7 @@ _TITLES = {
     "queries": "answer queries",
     "score": "score",
     "baselines": "baselines",
+    "attacks": "attack uploads",
 }
 
 
@@ -55,6 +56,10 @@ class ProgressDisplay:
     ) -> None:
         self._bars.stop()
 
+    def attack(self, name: str, done: float, text: str) -> None:
+        """Show how far an attack is."""
+        self(Event(name, done, 1.0, text))
+
     def __call__(self, event: Event) -> None:
         """Show one event."""
         phase, _, name = event.phase.partition(" ")
@@ -86,12 +91,57 @@ def show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
         console.print(_accuracy(result))
     else:
         console.print("Nobody's queries were answered: there is no accuracy to report.")
+    if leakage := result.get("leakage"):
+        console.print(
+            _attacks(leakage["rows"], f"What leaks: {leakage['images']} uploads attacked")
+        )
     if failed := result["clients"]["failed"]:
         console.print(_failures(failed))
         if (traces := folder / TRACES).exists():
             text = f"What participants raised, with traces: {traces}"
             console.print(text, soft_wrap=True, highlight=False)
     console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
+
+
+def show_attacks(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print what attacks found, and why some found nothing."""
+    console.print()
+    console.print(_attacks([row for row in rows if row["status"] == "done"], "What leaks"))
+    for row in rows:
+        if row["status"] != "done":
+            text = f"{row['attack']}: {row['status']}: {row['reason']}"
+            console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def show_listing(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
+    """Print the attacks there are."""
+    table = Table(box=None)
+    table.add_column("attack", style="bold", no_wrap=True)
+    for name in ("what it does", "knows, besides uploads and method", "applies to", "takes"):
+        table.add_column(name)
+    for row in rows:
+        table.add_row(*(row[key] for key in ("attack", "what", "knowledge", "methods", "cost")))
+        table.add_section()
+    console.print(table)
+
+
+def _attacks(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in ("attack", "knows"):
+        table.add_column(name)
+    columns = [c for c in report.COLUMNS if any(row.get(c[0]) is not None for row in rows)]
+    for _, heading, _ in columns:
+        table.add_column(heading, justify="right")
+    for row in rows:
+        knows = ", ".join(row["knowledge"]) or "uploads alone"
+        table.add_row(row["attack"], knows, *(report.shown(row.get(f), k) for f, _, k in columns))
+    if controls := next((row["control"] for row in rows if row.get("control")), None):
+        table.add_section()
+        names = {"ciphertext": "the protected image", "another": "another image"}
+        for name, text in names.items():
+            values = (report.shown(controls[name].get(f), k) for f, _, k in columns)
+            table.add_row("no attack", text, *values, style="dim")
+    return table
 
 
 def show_bundle(console: Console, measured: Mapping[str, Any], folder: Path) -> None:

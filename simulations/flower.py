@@ -19,6 +19,7 @@ from fedenc.scenario import Scenario
 from server.app import Event, Outcome, serve
 from simulations import presets, run
 from simulations.experiment import Experiment, OnEvent, prepare, settle
+from simulations.run_folder import PROVIDER
 
 
 def scenario_of(context: Context) -> tuple[str, Scenario]:
@@ -77,7 +78,7 @@ def main(grid: Grid, context: Context) -> None:
     def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
         seen, given = experiment.provider_view, experiment.given
         try:
-            return serve(grid, seen, nodes, folder / run.PROVIDER, on_event, given)
+            return serve(grid, seen, nodes, folder / PROVIDER, on_event, given)
         except EngineError as error:
             hint = f"the scenario needs --federation-config 'num-supernodes={nodes}'"
             raise EngineError(f"{error} ({hint})") from None

@@ -20,11 +20,10 @@ from fedenc.scenario import Scenario
 from fedenc.training.tensorboard import TensorBoard
 from server.app import Event, Outcome, serve
 from simulations import baselines as plain_training
-from simulations import engine, result, secret, third_party
+from simulations import engine, leakage, result, secret, third_party
 from simulations.experiment import Experiment, OnEvent
-from simulations.run_folder import occupied
+from simulations.run_folder import PROVIDER, occupied
 
-PROVIDER = "provider"  # the provider's own folder inside a run's: pool and checkpoint
 THIRD_PARTY = "third-party"  # the folder of a bundle that is trained for the run
 TRACES = "participants.log"  # traces of participants' errors; for the driver alone
 Perform = Callable[[Experiment, OnEvent], Outcome]
@@ -123,11 +122,17 @@ def record(
         logged = _logged(folder / result.LOG, experiment, on_event)
         if awaited:
             third_party.make(experiment.population, folder / THIRD_PARTY, logged)
+        start = time.perf_counter()
         try:
             outcome = perform(experiment, logged)
         except QuorumError as error:
             raise QuorumError(f"{error}{_see_traces(folder)}") from None
-        result.write(folder, experiment, outcome, result.build(experiment, outcome))
+        facts = result.build(experiment, outcome)
+        if scenario.uploads:
+            logged(Event("attacks", 0, 1, "what the provider can make of the uploads"))
+            facts["leakage"] = leakage.measure(experiment, folder, time.perf_counter() - start)
+            logged(Event("attacks", 1, 1))
+        result.write(folder, experiment, outcome, facts)
         return _finished(experiment, folder, baselines, on_event)
 
 

@@ -13,6 +13,7 @@ from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
 
 SCENARIO = "scenario.json"
+PROVIDER = "provider"  # the provider's own folder inside a run's: pool and checkpoint
 # What may differ when a run is resumed: where it runs, whom it waits for, and who misbehaves.
 _MAY_DIFFER = re.compile(
     r"engine\.|clients\.per_node$|server\.(min_clients|deadline|attempts)$|faults\."

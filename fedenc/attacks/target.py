@@ -24,6 +24,7 @@ from fedenc.transformation.bundle import Transformation
 
 KNOWN_PAIRS = 32  # at most, of every group of images that share a key
 COLLUDING = 0.2  # of all owners, at least one
+ABSENT, ELSEWHERE = -1, -2  # of candidates: not uploaded, and uploaded but not observed here
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,10 @@ class Target:
         protections: of every owner, with its keys.
         public: images of the same kind, none of them uploaded; None: the attacker has none.
         candidates: uint8 (K, C, H, W), plain images of which some were uploaded.
-        shown: int64 (K,), the row of an upload that shows the candidate; −1: none does.
+        shown: int64 (K,), the row of an upload that shows the candidate, ABSENT or ELSEWHERE.
         trained_on: bool (K,): the model was trained on the candidate; None: there is no model.
+        originals: uint8 (N, C, H, W), the owners' images before they augmented them; None: they
+            did not.
         model: what was trained on the uploads.
         seed: of which pairs are known and who colludes.
     """
@@ -53,6 +56,7 @@ class Target:
     candidates: Tensor | None = None
     shown: Tensor | None = None
     trained_on: Tensor | None = None
+    originals: Tensor | None = None
     model: Model | None = None
     seed: int = 0
 

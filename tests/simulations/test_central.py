@@ -9,6 +9,7 @@ import pytest
 from fedenc.scenario import load
 from simulations import central, result, run
 from simulations.experiment import Experiment, OnEvent, prepare
+from simulations.run_folder import PROVIDER
 
 SETS = [
     "clients.count=4",
@@ -30,7 +31,7 @@ def centrally(folder: Path, *sets: str) -> dict[str, Any]:
     """The result of an experiment that no engine ran."""
 
     def perform(experiment: Experiment, on_event: OnEvent) -> Any:
-        return central.perform(experiment, folder / run.PROVIDER, on_event)
+        return central.perform(experiment, folder / PROVIDER, on_event)
 
     return run.record(prepare(load(None, [*SETS, *sets])), folder, perform).result
 

@@ -12,6 +12,7 @@ from fedenc.errors import ScenarioError
 from fedenc.scenario import load
 from simulations import central, result, run
 from simulations.experiment import Experiment, OnEvent, prepare
+from simulations.run_folder import PROVIDER
 
 GUIDE = Path(__file__).parents[2] / "docs" / "results.md"
 CONDITIONS = "plain|encrypted|same-key|foreign"
@@ -60,7 +61,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> run.Finished:
     folder = tmp_path_factory.mktemp("result")
 
     def perform(experiment: Experiment, on_event: OnEvent) -> Any:
-        return central.perform(experiment, folder / run.PROVIDER, on_event)
+        return central.perform(experiment, folder / PROVIDER, on_event)
 
     return run.record(prepare(load(None, SETS), "mine"), folder, perform, baselines=True)
 

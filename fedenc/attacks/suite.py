@@ -1,0 +1,340 @@
+"""Running attacks on a target and scoring them, all alike: beside every attack stand its controls.
+
+A control is an estimate that took no attack: the protected image itself, the mean of public images,
+and another image. An attack that scores no better than these shows nothing.
+"""
+
+import hashlib
+import io
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from fedenc import seeding
+from fedenc.attacks.base import Attack, Findings, Knowledge, Means
+from fedenc.attacks.measures import (
+    Recogniser,
+    Values,
+    as_picture,
+    compare,
+    key_share,
+    rank,
+    share_interval,
+    summarise,
+)
+from fedenc.attacks.target import ABSENT, Target
+from fedenc.errors import AttackError
+from fedenc.files import write_atomically
+from fedenc.images import sheets
+
+SHOWN = 8  # images in each attack's picture
+ESTIMATE, CONTROLS = "attack", ("ciphertext", "constant", "another")
+Row = dict[str, Any]
+OnProgress = Callable[[str, float, str], None]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One attack's result.
+
+    Attributes:
+        row: what ``attacks.json`` holds, as docs/attacks.md describes it.
+        images: one row for every target and estimate, with all measures; None without estimates.
+        picture: a sheet of plain, protected and estimated images, as PNG; None without estimates.
+    """
+
+    row: Row
+    images: pa.Table | None = None
+    picture: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Knows the truth about a target, and scores what attacks find.
+
+    Attributes:
+        target: what is attacked.
+        recognise: a classifier of plain images; None leaves recognition out.
+        seed: of random controls.
+    """
+
+    target: Target
+    recognise: Recogniser | None = None
+    seed: int = 0
+
+    def score(self, attack: Attack, findings: Findings, seconds: float) -> Scored:
+        """All measures that the findings allow."""
+        target = self.target
+        rows = target.hidden(attack.knowledge)
+        row = describe(attack, target) | {
+            "status": "done",
+            "seconds": seconds,
+            "targets": len(rows),
+            "facts": dict(findings.facts),
+        }
+        if findings.key is not None:
+            row["key_recovered"] = key_share(
+                findings.key, target.key, complement=findings.complement
+            )
+        row |= self._links(findings) | self._members(findings)
+        if findings.images is None:
+            return Scored(row)
+        estimates = findings.images[rows]
+        values = {ESTIMATE: self._values(estimates, rows)} | self._controls(rows)
+        row |= summarise(values[ESTIMATE])
+        row["control"] = {name: summarise(values[name]) for name in CONTROLS}
+        return Scored(row, _table(row, rows, values), self._picture(rows, estimates))
+
+    @cached_property
+    def recognised_plain(self) -> float | None:
+        """The classifier's accuracy on the plain images themselves."""
+        if self.recognise is None:
+            return None
+        right = self.recognise(self.target.plain) == self.target.labels
+        return float(right.double().mean())
+
+    def _values(self, estimates: Tensor, rows: Tensor) -> Values:
+        plain, others = self.target.plain[rows], self._others
+        values = compare(estimates, plain)
+        if others is not None:
+            values["rank"] = rank(estimates, plain, others, seed=self.seed)
+        if self.recognise is not None:
+            values["recognised"] = (self.recognise(estimates) == self.target.labels[rows]).double()
+        return values
+
+    @property
+    def _others(self) -> Tensor | None:
+        """Images that were not uploaded."""
+        return None if self.target.public is None else self.target.public.images
+
+    def _controls(self, rows: Tensor) -> dict[str, Values]:
+        plain, others = self.target.plain, self._others
+        pictures = as_picture(self.target.uploads.images[rows], self.target.method.shape)
+        if others is None:
+            constant = torch.full_like(pictures, 127)
+            another = plain.roll(1, 0)[rows]
+        else:
+            constant = others.float().mean(0).round().to(torch.uint8).expand_as(pictures)
+            generator = seeding.generator(self.seed, "another image")
+            another = others[torch.randint(len(others), (len(rows),), generator=generator)]
+        estimates = (pictures, constant.contiguous(), another)
+        return {
+            name: self._values(images, rows)
+            for name, images in zip(CONTROLS, estimates, strict=True)
+        }
+
+    def _links(self, findings: Findings) -> Row:
+        shown = self.target.shown
+        if findings.links is None or shown is None:
+            return {}
+        uploaded, foil, found = shown >= 0, shown == ABSENT, findings.links
+        # Some owners may have uploaded the same image: any of its uploads is right.
+        same = self._same_image(found, shown)
+        hits, misses = int((same & uploaded).sum()), int(((found >= 0) & foil).sum())
+        members, foils = int(uploaded.sum()), int(foil.sum())
+        row: Row = {"candidates": members + foils}
+        for name, hit, of in (("linked", hits, members), ("false_links", misses, foils)):
+            if of:
+                share = share_interval(hit, of)
+                row |= {name: share.mean, f"{name}_low": share.low, f"{name}_high": share.high}
+        return row
+
+    def _same_image(self, found: Tensor, shown: Tensor) -> Tensor:
+        images = self.target.plain if self.target.originals is None else self.target.originals
+        alike = (images[found.clamp_min(0)] == images[shown.clamp_min(0)]).flatten(1).all(1)
+        return (found >= 0) & (shown >= 0) & alike
+
+    def _members(self, findings: Findings) -> Row:
+        if findings.members is None or self.target.trained_on is None:
+            return {}
+        from fedenc.attacks import roc
+
+        summary: Row = roc.summary(findings.members, self.target.trained_on)
+        return summary
+
+    def _picture(self, rows: Tensor, estimates: Tensor) -> bytes:
+        chosen = torch.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).long()
+        protected = as_picture(self.target.uploads.images[rows[chosen]], self.target.method.shape)
+        lines = (
+            ("plain", self.target.plain[rows[chosen]]),
+            ("protected", protected),
+            ("attacker's", estimates[chosen]),
+        )
+        content = io.BytesIO()
+        blank = [""] * len(chosen)
+        shown = [sheets.Row(name, list(images), blank) for name, images in lines]
+        sheets.grid(shown, cell=96).save(content, "PNG")
+        return content.getvalue()
+
+
+def describe(attack: Attack, target: Target) -> Row:
+    """What is known of a row before the attack has run; every field that a row may have."""
+    method = target.method
+    empty = dict.fromkeys(
+        (
+            *("key_recovered", "linked", "false_links", "ssim_uniform7", "ssim_gaussian11"),
+            *("psnr", "edges", "bytes", "recognised", "rank", "auc", "control", "reason"),
+        )
+    )
+    return {
+        "attack": attack.name,
+        "params": attack.params(),
+        "cipher": method.name,
+        "cipher_params": dict(method.params),
+        "keys": method.policy,
+        "knowledge": sorted(one.value for one in attack.knowledge),
+        "source": attack.source,
+        "targets": 0,
+        "seconds": None,
+        "facts": {},
+    } | empty
+
+
+def left_out(attack: Attack, target: Target) -> str | None:
+    """Why an attack cannot be run on a target, as the end of a sentence; None if it can."""
+    if reason := attack.unsuitable(target.method):
+        return reason
+    if lacking := target.lacking(attack.knowledge):
+        return f"needs what is not there: {', '.join(sorted(one.value for one in lacking))}"
+    if Knowledge.PAIRS in attack.knowledge and not len(target.known):
+        return "needs known pairs, and there are too few images to know some of them"
+    return None
+
+
+def attempt(attack: Attack, judge: Judge, means: Means) -> Scored:
+    """Run one attack and score it. What an attack raises becomes its result: a report hides
+    nothing, and one attack's failure does not cost another's result."""
+    target = judge.target
+    if reason := left_out(attack, target):
+        return Scored(describe(attack, target) | {"status": "does not apply", "reason": reason})
+    start = time.perf_counter()
+    try:
+        findings = attack.run(target.observe(attack.knowledge), means)
+        _check(findings, target)
+        return judge.score(attack, findings, time.perf_counter() - start)
+    except Exception as error:
+        text = str(error) if isinstance(error, AttackError) else f"{type(error).__name__}: {error}"
+        return Scored(describe(attack, target) | {"status": "failed", "reason": text})
+
+
+def _check(findings: Findings, target: Target) -> None:
+    """AttackError unless the findings have the shapes that they must have."""
+    wanted = {
+        "images": (len(target.uploads), *target.method.shape),
+        "links": None if target.candidates is None else (len(target.candidates),),
+        "members": None if target.candidates is None else (len(target.candidates),),
+    }
+    for name, shape in wanted.items():
+        found: Tensor | None = getattr(findings, name)
+        if found is not None and tuple(found.shape) != shape:
+            raise AttackError(f"{name} have shape {tuple(found.shape)}, expected {shape}")
+
+
+def run(
+    attacks: Sequence[Attack],
+    judge: Judge,
+    folder: Path,
+    *,
+    seed: int = 0,
+    device: torch.device | None = None,
+    on_progress: OnProgress = lambda name, done, text: None,
+) -> Iterator[Scored]:
+    """Run attacks one after another; what an earlier run finished in this folder is not run again.
+
+    Args:
+        attacks: which, in their order.
+        judge: of the target.
+        folder: holds each attack's result and, while it runs, its checkpoints.
+        seed: of everything random in attacks.
+        device: where they compute; None: the CPU.
+        on_progress: told an attack's name, its share that is done, and what goes on.
+
+    Yields:
+        Each attack's result.
+    """
+    for attack in attacks:
+        own = folder / attack.name
+        identity = _identity(attack, judge, seed)
+        scored = _finished(own, identity)
+        if scored is None:
+            means = Means(
+                seed,
+                device or torch.device("cpu"),
+                own / "work",
+                lambda done, text, name=attack.name: on_progress(name, done, text),  # type: ignore[misc]
+            )
+            scored = attempt(attack, judge, means)
+            if scored.row["status"] != "failed":  # what failed is tried again
+                _keep(own, identity, scored)
+        on_progress(attack.name, 1.0, scored.row["status"])
+        yield scored
+
+
+def _identity(attack: Attack, judge: Judge, seed: int) -> str:
+    """Decides the result of an attack: its parameters, and what is attacked."""
+    target = judge.target
+    digest = hashlib.sha256(json.dumps([attack.name, attack.params(), seed, judge.seed]).encode())
+    for tensor in (
+        *(target.uploads.images, target.plain, target.labels),
+        *(t for t in (target.candidates, target.shown) if t is not None),
+        *(() if target.public is None else (target.public.images,)),
+    ):
+        digest.update(repr(tuple(tensor.shape)).encode())
+        digest.update(tensor.contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _keep(folder: Path, identity: str, scored: Scored) -> None:
+    """Write a result, its row last: if that is there, all is there."""
+    if scored.images is not None:
+        sink = pa.BufferOutputStream()
+        pq.write_table(scored.images, sink)
+        write_atomically(folder / "images.parquet", sink.getvalue().to_pybytes())
+    if scored.picture is not None:
+        write_atomically(folder / "picture.png", scored.picture)
+    text = json.dumps({"identity": identity, "row": scored.row}, allow_nan=False)
+    write_atomically(folder / "row.json", text.encode())
+
+
+def _finished(folder: Path, identity: str) -> Scored | None:
+    """The result of an earlier run; None if there is none of the same attack."""
+    try:
+        kept = json.loads((folder / "row.json").read_text())
+        if kept["identity"] != identity:
+            return None
+        images, picture = folder / "images.parquet", folder / "picture.png"
+        return Scored(
+            kept["row"],
+            pq.read_table(images) if images.exists() else None,
+            picture.read_bytes() if picture.exists() else None,
+        )
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid):
+        return None
+
+
+def _table(row: Mapping[str, Any], rows: Tensor, values: Mapping[str, Values]) -> pa.Table:
+    """One row for every target and estimate."""
+    names = list(values[ESTIMATE])
+    parts = [
+        pa.table(
+            {
+                "attack": pa.repeat(row["attack"], len(rows)),
+                "cipher": pa.repeat(row["cipher"], len(rows)),
+                "keys": pa.array([row["keys"]] * len(rows), pa.string()),
+                "estimate": pa.repeat(estimate, len(rows)),
+                "target": rows.numpy(),
+                **{name: found[name].numpy() for name in names},
+            }
+        )
+        for estimate, found in values.items()
+    ]
+    return pa.concat_tables(parts)

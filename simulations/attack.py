@@ -1,0 +1,161 @@
+"""``fedenc attack``: attacks on a run or a method, and a folder with what they found."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from fedenc import attacks, provenance
+from fedenc.attacks import recogniser
+from fedenc.attacks.base import Attack, Knowledge
+from fedenc.attacks.suite import Judge, OnProgress, Scored, left_out, run
+from fedenc.attacks.target import Target
+from fedenc.errors import AttackError
+from fedenc.files import write_atomically
+from simulations import leakage, report
+
+SCHEMA = 1  # of attacks.json; see docs/attacks.md
+FACTS, IMAGES, REPORT = "attacks.json", "attacks.parquet", "report.html"
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What attacks found, and where it is written."""
+
+    folder: Path
+    facts: dict[str, Any]
+
+
+def chosen(names: str) -> list[Attack]:
+    """The attacks that ``--attacks`` asks for: ``quick``, ``all``, or names separated by commas.
+
+    Raises:
+        AttackError: a name that no attack has.
+    """
+    if names == "quick":
+        return leakage.quick()
+    if names == "all":
+        return [attacks.make(name) for name in attacks.names()]
+    return [attacks.make(name.strip()) for name in dict.fromkeys(names.split(","))]
+
+
+def attack(
+    target: Target,
+    wanted: Sequence[Attack],
+    folder: Path,
+    *,
+    title: str,
+    seed: int = 0,
+    device: torch.device | None = None,
+    on_progress: OnProgress = lambda name, done, text: None,
+) -> Attacked:
+    """Attack a target; write ``attacks.json``, ``attacks.parquet``, pictures and ``report.html``.
+
+    Args:
+        folder: made if it does not exist; what an earlier, interrupted run finished there is kept.
+        title: what is attacked, for people.
+        seed: of everything random in attacks and controls.
+        device: where attacks compute; None: a GPU if there is one.
+
+    Raises:
+        AttackError: none of the attacks applies.
+    """
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    reasons = {one.name: left_out(one, target) for one in wanted}
+    if all(reasons.values()):
+        text = "; ".join(f"{name} {reason}" for name, reason in reasons.items())
+        raise AttackError(f"none of the attacks applies: {text}")
+    judge = Judge(target, _recogniser(target, wanted, seed, device, on_progress), seed)
+    scored = list(
+        run(wanted, judge, folder / "work", seed=seed, device=device, on_progress=on_progress)
+    )
+    facts = {
+        "schema": SCHEMA,
+        "title": title,
+        "images": len(target.uploads),
+        "owners": len(target.protections),
+        "recognised_plain": judge.recognised_plain,
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
+        "rows": [one.row for one in scored],
+    }
+    _write(folder, facts, scored)
+    return Attacked(folder, facts)
+
+
+def _recogniser(
+    target: Target,
+    wanted: Sequence[Attack],
+    seed: int,
+    device: torch.device,
+    on_progress: OnProgress,
+) -> Callable[[torch.Tensor], torch.Tensor] | None:
+    """A classifier of the attacker's own public images, where he has enough of them, and where
+    there are more than the quick attacks to judge."""
+    public = target.public
+    if public is None or len(public.labels) < recogniser.LEAST or all(a.quick for a in wanted):
+        return None
+    on_progress("recogniser", 0.0, f"a classifier of {len(public.labels):,} plain public images")
+    trained = recogniser.train(public, seed=seed, device=device)
+    on_progress("recogniser", 1.0, "done")
+    return trained
+
+
+def _write(folder: Path, facts: dict[str, Any], scored: Sequence[Scored]) -> None:
+    pictures = {str(one.row["attack"]): one.picture for one in scored if one.picture is not None}
+    for name, content in pictures.items():
+        write_atomically(folder / "pictures" / f"{name}.png", content)
+    tables = [one.images for one in scored if one.images is not None]
+    if tables:
+        sink = pa.BufferOutputStream()
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
+        write_atomically(folder / IMAGES, sink.getvalue().to_pybytes())
+    write_atomically(folder / REPORT, report.of_attacks(facts, pictures).encode())
+    text = json.dumps(facts, indent=2, allow_nan=False)
+    write_atomically(folder / FACTS, text.encode() + b"\n")
+
+
+def listing(
+    shape: tuple[int, int, int] = (3, 32, 32),
+) -> list[dict[str, str]]:
+    """Every attack with what it needs, what it applies to, and its cost."""
+    from fedenc import ciphers
+    from fedenc.attacks.base import Method
+    from fedenc.keys import POLICIES
+
+    rows = []
+    for name in attacks.names():
+        one = attacks.make(name)
+        applies: dict[str, list[str]] = {}
+        for cipher in ciphers.names():
+            if cipher == "none":
+                continue
+            built = ciphers.make(cipher)
+            fitting = tuple(
+                policy
+                for policy in POLICIES
+                if one.unsuitable(Method(cipher, built, policy, shape, built.params())) is None
+            )
+            if fitting:
+                key = "any keys" if fitting == POLICIES else "keys " + ", ".join(fitting)
+                applies.setdefault(key, []).append(cipher)
+        shared = Method("transformation", None, None, shape)
+        if Knowledge.NETWORK in one.knowledge or one.unsuitable(shared) is None:
+            applies.setdefault("no keys", []).append("transformation")
+        rows.append(
+            {
+                "attack": name,
+                "what": (type(one).__doc__ or "").strip().partition("\n")[0],
+                "knowledge": ", ".join(sorted(k.value for k in one.knowledge)) or "uploads alone",
+                "methods": "\n".join(f"{', '.join(v)}: {k}" for k, v in applies.items()),
+                "cost": one.cost,
+                "source": one.source,
+            }
+        )
+    return rows

@@ -1,0 +1,225 @@
+"""What an attacker faces: uploads of a run, or of a method without one, and the truth about them.
+
+The provider's folder holds what the attacker sees. Only the driver, which simulates everybody, also
+knows what is behind it.
+"""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clients.simulated import Population
+from fedenc import seeding
+from fedenc.attacks.base import Labelled, Method, Model, Uploads
+from fedenc.attacks.target import ABSENT, ELSEWHERE, Target
+from fedenc.errors import AttackError, DataError
+from fedenc.protection import Keyed
+from fedenc.scenario import Scenario
+from fedenc.shard import UNPROTECTED, Shard
+from fedenc.training.model_files import load_model
+from server.pool import Pool
+from server.recipe import server_method, training_config
+from simulations import result
+from simulations.experiment import Experiment, settle
+from simulations.run_folder import PROVIDER
+
+IMAGES = 200  # uploads that are attacked
+FOILS = 9_000  # candidates that nobody uploaded, at most
+MEMBERS = 2_000  # candidates that somebody uploaded, at most
+PUBLIC = 5_000  # images that the attacker has of his own, at most
+Indices = npt.NDArray[np.int64]
+
+
+def of_run(folder: Path, *, images: int = IMAGES, seed: int = 0) -> Target:
+    """A finished run as its provider holds it: pool and model.
+
+    Raises:
+        ScenarioError: ``result.json`` is missing or damaged.
+        DataError: the folder or the pool is not there, or its data set is not.
+        ShardError: the pool is of another version.
+        AttackError: nobody uploaded protected images, or the participants cannot be made again.
+    """
+    if not (folder / result.RESULT).exists():
+        raise AttackError(
+            f"{folder} holds no {result.RESULT}; expected the folder of a finished run of "
+            "`fedenc simulate`"
+        )
+    facts = result.read(folder)
+    scenario = Scenario.model_validate(facts["scenario"])
+    if not scenario.uploads:
+        raise AttackError(
+            f"in {folder} participants upload nothing (transformation.answers = 'third-party'); "
+            "there is nothing to attack"
+        )
+    pool = Pool(folder / PROVIDER / "pool")
+    if len(pool) < facts["clients"]["uploaded"]:
+        raise DataError(
+            f"the pool in {folder} is damaged: {len(pool)} of {facts['clients']['uploaded']} "
+            "uploads are whole; run the scenario again"
+        )
+    network, _ = load_model(folder)
+    config = training_config(
+        scenario.training, scenario.augmentation, method=server_method(scenario.augmentation)
+    )
+    population = settle(scenario)
+    return build(population, pool.shards(), images=images, seed=seed, model=Model(network, config))
+
+
+def of_method(population: Population, *, images: int = IMAGES, seed: int = 0) -> Target:
+    """A method without a run: what the owners of a settled scenario would upload.
+
+    Raises:
+        AttackError: nobody uploads protected images.
+    """
+    return build(population, _uploads(population), images=images, seed=seed)
+
+
+def of_experiment(experiment: Experiment, folder: Path, *, images: int, seed: int = 0) -> Target:
+    """As ``of_run`` for an experiment that has just been performed, without its model and with
+    fewer candidates. Without an engine there is no pool; then participants upload once more."""
+    population = experiment.population
+    path = folder / PROVIDER / "pool"
+    if path.exists():
+        return build(population, Pool(path).shards(), images=images, seed=seed, foils=1_000)
+    return build(population, _uploads(population), images=images, seed=seed, foils=1_000)
+
+
+def _uploads(population: Population) -> Iterator[Shard]:
+    return (population.participant(i).upload() for i in range(population.scenario.clients.count))
+
+
+def build(
+    population: Population,
+    shards: Iterable[Shard],
+    *,
+    images: int,
+    seed: int,
+    model: Model | None = None,
+    foils: int = FOILS,
+) -> Target:
+    """Some owners' uploads, and all that is true of them."""
+    name = population.protection(0).name
+    taken: list[tuple[Shard, Indices]] = []
+    room, each = images, max(1, images // 2)  # of one owner, so that there are several
+    for shard in shards:
+        if shard.manifest.cipher != name or name == UNPROTECTED[0]:
+            continue
+        rows = _shuffled(np.arange(len(shard.ids)), seed)[: min(room, each)]
+        taken.append((shard, np.sort(rows)))
+        room -= len(rows)
+        if not room:
+            break
+    if not taken:
+        raise AttackError("nobody uploaded protected images; there is nothing to attack")
+    return _target(population, taken, seed, model, foils)
+
+
+def _target(
+    population: Population,
+    taken: list[tuple[Shard, Indices]],
+    seed: int,
+    model: Model | None,
+    foils: int,
+) -> Target:
+    dataset = population.dataset
+    owners = [population.participant(shard.participant) for shard, _ in taken]
+    protection = owners[0].protection
+    sources = [
+        np.asarray(population.partitions[owner.id])[owner.originals[rows]]
+        for owner, (_, rows) in zip(owners, taken, strict=True)
+    ]
+    source = torch.from_numpy(np.concatenate(sources))
+    originals = _tensor(dataset.train.images[source.numpy()])
+    plain = torch.cat(
+        [_tensor(o.copies()[rows]) for o, (_, rows) in zip(owners, taken, strict=True)]
+    )
+    public, others = _not_uploaded(population, seed, foils)
+    candidates, shown = _candidates(population, source, seed, more=model is not None)
+    uploads = Uploads(
+        images=_joined(shard.images[rows] for shard, rows in taken),
+        owners=torch.cat([torch.full((len(rows),), s.participant) for s, rows in taken]),
+        ids=_joined(shard.ids[rows] for shard, rows in taken).long(),
+        views=_joined(shard.views[rows] for shard, rows in taken).long(),
+        nonces={shard.participant: bytes.fromhex(shard.manifest.nonce) for shard, _ in taken},
+    )
+    labels = _joined(s.labels[rows] for s, rows in taken if s.labels is not None).long()
+    cipher = protection.cipher if isinstance(protection, Keyed) else None
+    return Target(
+        Method(protection.name, cipher, protection.policy, dataset.shape, protection.params()),
+        uploads,
+        plain,
+        labels,
+        {owner.id: owner.protection for owner in owners},
+        public=public,
+        candidates=torch.cat((candidates, others)),
+        shown=torch.cat((shown, torch.full((len(others),), ABSENT))),
+        trained_on=torch.cat(
+            (torch.ones(len(shown), dtype=torch.bool), torch.zeros(len(others), dtype=torch.bool))
+        )
+        if model is not None
+        else None,
+        originals=originals,
+        model=model,
+        seed=seed,
+    )
+
+
+def _candidates(
+    population: Population, source: Tensor, seed: int, *, more: bool
+) -> tuple[Tensor, Tensor]:
+    """Uploaded images: those behind the observed uploads, and where a model was trained on them,
+    others too."""
+    images = population.dataset.train.images
+    observed, first = np.unique(source.numpy(), return_index=True)
+    shown = [torch.from_numpy(first)]
+    chosen = [observed]
+    if more:
+        every = np.concatenate([population.partitions[i] for i in _encrypting(population)])
+        rest = _shuffled(np.setdiff1d(every, observed), seed)[: max(0, MEMBERS - len(observed))]
+        chosen.append(np.sort(rest))
+        shown.append(torch.full((len(rest),), ELSEWHERE))
+    return _tensor(images[np.concatenate(chosen)]), torch.cat(shown)
+
+
+def _encrypting(population: Population) -> Iterator[int]:
+    return (i for i in range(population.scenario.clients.count) if i not in population.plain)
+
+
+def _not_uploaded(population: Population, seed: int, foils: int) -> tuple[Labelled | None, Tensor]:
+    """Images that nobody uploaded: the attacker's own, and candidates."""
+    train, test = population.dataset.train, population.dataset.test
+    owned = np.concatenate([np.asarray(part) for part in population.partitions])
+    free = np.setdiff1d(np.arange(len(train.labels)), owned)
+    order = _shuffled(np.concatenate((free, len(train.labels) + np.arange(len(test.labels)))), seed)
+    half = min(PUBLIC, len(order) // 2)
+    mine, others = np.sort(order[:half]), np.sort(order[half : half + foils])
+    labels = np.concatenate((train.labels, test.labels))
+    classes = len(population.dataset.classes)
+    public = Labelled(_rows(train.images, test.images, mine), _tensor(labels[mine]), classes)
+    return (public if len(mine) else None), _rows(train.images, test.images, others)
+
+
+def _rows(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], rows: Indices) -> Tensor:
+    """Some rows of two arrays that are thought to be one."""
+    inside = rows[rows < len(first)]
+    return torch.cat(
+        (_tensor(first[inside]), _tensor(second[rows[rows >= len(first)] - len(first)]))
+    )
+
+
+def _shuffled(values: Indices, seed: int) -> Indices:
+    generator = np.random.Generator(np.random.Philox(seeding.derive(seed, "attacked images")))
+    return generator.permutation(values)
+
+
+def _tensor(array: npt.NDArray[Any]) -> Tensor:
+    return torch.from_numpy(np.array(array))
+
+
+def _joined(parts: Iterable[npt.NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(list(parts)))

@@ -1,0 +1,53 @@
+"""What a provider can make of a run's uploads: the quick attacks, which end every simulation."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from fedenc import attacks
+from fedenc.attacks.base import Attack, Means
+from fedenc.attacks.suite import Judge, attempt
+from fedenc.errors import AttackError
+from simulations import attacked
+from simulations.experiment import Experiment
+
+IMAGES = 100  # uploads that are attacked
+SECONDS, SHARE = 5.0, 0.1  # attacks start within the larger of these: absolute, and of the run
+_KEPT = (
+    *("attack", "knowledge", "status", "reason", "targets", "seconds", "key_recovered"),
+    *("linked", "false_links", "candidates", "ssim_uniform7", "ssim_gaussian11", "psnr", "edges"),
+    *("rank", "control"),
+)
+
+
+def quick() -> list[Attack]:
+    """The attacks that take seconds, and say most."""
+    return [
+        attacks.make(name) for name in attacks.names() if attacks.registry.REGISTRY.find(name).quick
+    ]
+
+
+def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[str, Any] | None:
+    """Attack a sample of the uploads; None if nobody uploaded protected images.
+
+    Args:
+        folder: the run's.
+        run_seconds: how long the run took so far.
+
+    Returns:
+        ``images``, ``seconds`` and ``rows``: of every attack that applies what docs/attacks.md
+        describes, without intervals.
+    """
+    start = time.perf_counter()
+    try:
+        target = attacked.of_experiment(experiment, folder, images=IMAGES)
+    except AttackError:
+        return None
+    judge, rows = Judge(target), list[dict[str, Any]]()
+    for attack in quick():
+        if time.perf_counter() - start > max(SECONDS, SHARE * run_seconds):
+            break
+        row = attempt(attack, judge, Means()).row
+        if row["status"] != "does not apply":
+            rows.append({key: row[key] for key in _KEPT if row.get(key) is not None})
+    return {"images": len(target.uploads), "seconds": time.perf_counter() - start, "rows": rows}
