@@ -237,6 +237,12 @@ def _check(findings: Findings, target: Target) -> None:
         found: Tensor | None = getattr(findings, name)
         if found is not None and tuple(found.shape) != shape:
             raise AttackError(f"{name} have shape {tuple(found.shape)}, expected {shape}")
+    if findings.links is not None and not (
+        -1 <= int(findings.links.min()) <= int(findings.links.max()) < len(target.uploads)
+    ):
+        raise AttackError(
+            f"links name uploads that are not there; expected −1 to {len(target.uploads) - 1}"
+        )
 
 
 def run(
