@@ -21,6 +21,7 @@ from fedenc.provenance import commit, hardware, versions
 from fedenc.training.recipes import RECIPES
 from simulations import central, run
 from simulations.experiment import OnEvent, prepare
+from simulations.run_folder import PROVIDER
 
 Result = dict[str, Any]
 
@@ -93,7 +94,7 @@ def measure(row: Row, settings: Mapping[str, Any], augmentation: str, folder: Pa
 
 
 def _perform(experiment: Any, on_event: OnEvent, *, folder: Path) -> Any:
-    return central.perform(experiment, folder / run.PROVIDER, on_event)
+    return central.perform(experiment, folder / PROVIDER, on_event)
 
 
 def table(results: Sequence[Result]) -> str:

@@ -1,0 +1,124 @@
+"""Attack every method under every key policy, and measure its accuracy beside what it leaks.
+
+``python -m benchmarks.attacks.run --root DATA --folder runs/attacks`` does what is not done yet: a
+cell that was finished is read, and so is every attack in one that was interrupted.
+"""
+
+import argparse
+import json
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.attacks import draw
+from benchmarks.attacks.cells import METHODS, POLICIES, Cell, cells
+from benchmarks.resumable import claim
+from fedenc.attacks.base import Attack
+from fedenc.files import write_atomically
+from fedenc.provenance import commit, hardware, versions
+from fedenc.scenario import Scenario
+from simulations import attack, attacked, central, run
+from simulations.experiment import prepare
+from simulations.run_folder import PROVIDER
+
+Result = dict[str, Any]
+
+
+def main() -> None:
+    """Attack what the command line asks for; write figures, tables and pictures."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", default="cifar10")
+    parser.add_argument("--root", type=Path, help="where the data set lies")
+    parser.add_argument("--folder", type=Path, default=Path("runs/attacks"))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=[*METHODS])
+    parser.add_argument("--keys", nargs="+", choices=POLICIES, default=[*POLICIES])
+    parser.add_argument("--attacks", default="all", help="quick, all, or names with commas")
+    parser.add_argument("--owners", type=int, default=20)
+    parser.add_argument("--images", type=int, default=250, help="that each owner uploads")
+    parser.add_argument("--targets", type=int, default=100, help="uploads that are attacked")
+    parser.add_argument("--epochs", type=int, default=8, help="of the model")
+    parser.add_argument("--network-epochs", type=int, default=8, help="of the shared network")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    settings: dict[str, dict[str, Any]] = {
+        "data": {"name": given.data, "root": None if given.root is None else str(given.root)},
+        "clients": {"count": given.owners, "images": given.images},
+        "model": {"name": "fast"},
+        "training": {"epochs": given.epochs},
+        "inference": {"images": 50},
+        "transformation": {
+            "answers": "central",
+            "fraction": 0.2,
+            "widths": (16, 32, 64, 128),
+            "features": "classifier",
+            "recipe": "ito-short",
+            "epochs": given.network_epochs,
+            "classifier_epochs": given.network_epochs,
+        },
+    }
+    folder: Path = given.folder
+    claim(folder, settings | {"targets": given.targets, "seed": given.seed})
+    wanted = attack.chosen(given.attacks)
+    todo = list(cells(given.methods, given.keys))
+    results = []
+    for number, cell in enumerate(todo, start=1):
+        print(f"{number} of {len(todo)}: {cell.name}", flush=True)
+        scenario = Scenario.model_validate({"seed": given.seed, **cell.scenario(settings)})
+        results.append(measure(cell, scenario, wanted, folder / cell.name, given.targets))
+        found: Result = {"cells": results, "settings": settings, "targets": given.targets}
+        found |= {"hardware": hardware(), "versions": versions(), "commit": commit()}
+        text = json.dumps(found, indent=1, allow_nan=False)
+        write_atomically(folder / "attacks.json", text.encode() + b"\n")
+    draw.everything(results, folder)
+    print(draw.table(results))
+
+
+def measure(
+    cell: Cell, scenario: Scenario, wanted: Sequence[Attack], folder: Path, targets: int
+) -> Result:
+    """One cell: its accuracy, and what each attack finds."""
+    experiment = prepare(scenario, cell.name)
+    own = folder / "run"
+    perform = partial(_perform, folder=own)
+    finished = run.record(experiment, own, perform, resume=own.exists())
+    target = attacked.of_run(own, images=targets, seed=scenario.seed)
+    done = attack.attack(
+        target, wanted, folder, title=cell.name, seed=scenario.seed, on_progress=_Printed()
+    )
+    facts = finished.result
+    return {
+        "method": cell.method,
+        "keys": cell.keys,
+        "accuracy": {facts["model"]["input"]: _shares(facts)}
+        | {stage: _shares(found) for stage, found in facts.get("compared", {}).items()},
+        "chance": facts["chance"],
+        "recognised_plain": done.facts["recognised_plain"],
+        "rows": done.facts["rows"],
+    }
+
+
+def _perform(experiment: Any, on_event: Any, *, folder: Path) -> Any:
+    return central.perform(experiment, folder / PROVIDER, on_event)
+
+
+def _shares(facts: Result) -> dict[str, float]:
+    return {kind: found["overall"] for kind, found in facts["accuracy"].items()}
+
+
+class _Printed:
+    """Prints an attack's start and end."""
+
+    def __init__(self) -> None:
+        self._last = ""
+
+    def __call__(self, name: str, done: float, text: str) -> None:
+        if done >= 1 or name != self._last:
+            print(f"  {name}: {text}", flush=True)
+        self._last = name
+
+
+if __name__ == "__main__":
+    main()
