@@ -62,12 +62,8 @@ def of_run(folder: Path, *, images: int = IMAGES, seed: int = 0) -> Target:
             f"the pool in {folder} is damaged: {len(pool)} of {facts['clients']['uploaded']} "
             "uploads are whole; run the scenario again"
         )
-    network, _ = load_model(folder)
-    config = training_config(
-        scenario.training, scenario.augmentation, method=server_method(scenario.augmentation)
-    )
-    population = settle(scenario)
-    return build(population, pool.shards(), images=images, seed=seed, model=Model(network, config))
+    population, model = settle(scenario), _model(folder, scenario)
+    return build(population, pool.shards(), images=images, seed=seed, model=model)
 
 
 def of_method(population: Population, *, images: int = IMAGES, seed: int = 0) -> Target:
@@ -79,14 +75,32 @@ def of_method(population: Population, *, images: int = IMAGES, seed: int = 0) ->
     return build(population, _uploads(population), images=images, seed=seed)
 
 
-def of_experiment(experiment: Experiment, folder: Path, *, images: int, seed: int = 0) -> Target:
-    """As ``of_run`` for an experiment that has just been performed, without its model and with
-    fewer candidates. Without an engine there is no pool; then participants upload once more."""
-    population = experiment.population
-    path = folder / PROVIDER / "pool"
-    if path.exists():
-        return build(population, Pool(path).shards(), images=images, seed=seed, foils=1_000)
-    return build(population, _uploads(population), images=images, seed=seed, foils=1_000)
+def of_experiment(
+    experiment: Experiment,
+    folder: Path,
+    *,
+    images: int,
+    seed: int = 0,
+    foils: int = FOILS,
+    with_model: bool = False,
+) -> Target:
+    """As ``of_run`` for an experiment that has just been performed. Where it ran without an engine
+    there is no pool; then participants upload once more.
+
+    Args:
+        with_model: also attack the model in the folder.
+    """
+    population, path = experiment.population, folder / PROVIDER / "pool"
+    shards = Pool(path).shards() if path.exists() else _uploads(population)
+    model = _model(folder, experiment.scenario) if with_model else None
+    return build(population, shards, images=images, seed=seed, model=model, foils=foils)
+
+
+def _model(folder: Path, scenario: Scenario) -> Model:
+    config = training_config(
+        scenario.training, scenario.augmentation, method=server_method(scenario.augmentation)
+    )
+    return Model(load_model(folder)[0], config)
 
 
 def _uploads(population: Population) -> Iterator[Shard]:

@@ -12,6 +12,7 @@ from simulations import attacked
 from simulations.experiment import Experiment
 
 IMAGES = 100  # uploads that are attacked
+FOILS = 1_000  # candidate images that nobody uploaded, at most
 SECONDS, SHARE = 5.0, 0.1  # attacks start within the larger of these: absolute, and of the run
 _KEPT = (
     *("attack", "knowledge", "status", "reason", "targets", "seconds", "key_recovered"),
@@ -40,7 +41,7 @@ def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[st
     """
     start = time.perf_counter()
     try:
-        target = attacked.of_experiment(experiment, folder, images=IMAGES)
+        target = attacked.of_experiment(experiment, folder, images=IMAGES, foils=FOILS)
     except AttackError:
         return None
     judge, rows = Judge(target), list[dict[str, Any]]()

@@ -84,7 +84,9 @@ def measure(
     own = folder / "run"
     perform = partial(_perform, folder=own)
     finished = run.record(experiment, own, perform, resume=own.exists())
-    target = attacked.of_run(own, images=targets, seed=scenario.seed)
+    target = attacked.of_experiment(
+        experiment, own, images=targets, seed=scenario.seed, with_model=True
+    )
     done = attack.attack(
         target, wanted, folder, title=cell.name, seed=scenario.seed, on_progress=_Printed()
     )
