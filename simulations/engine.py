@@ -66,8 +66,15 @@ def check(scenario: Scenario) -> list[str]:
 
 
 @contextmanager
-def ray_session(address: str | None) -> Iterator[None]:
+def ray_session(
+    address: str | None, *, cpus: int | None = None, object_store: int | None = None
+) -> Iterator[None]:
     """Join a Ray cluster, or start one on this machine, for the time of a run.
+
+    Args:
+        address: of a cluster that is there; None: start one.
+        cpus: of one that is started; None: all.
+        object_store: MB that its processes share; None: Ray's default.
 
     Raises:
         EngineError: there is no cluster at ``address``, or Ray cannot start.
@@ -86,7 +93,9 @@ def ray_session(address: str | None) -> Iterator[None]:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", FutureWarning)
                 if address is None:
-                    _start_ray(path, options)
+                    store = object_store and object_store * 1_000_000
+                    share = {"num_cpus": cpus, "object_store_memory": store}
+                    _start_ray(path, options | share)
                 else:
                     inherited = [n for n in (*_QUIET, *threads.WAITING) if n in os.environ]
                     environment = {"PYTHONPATH": path} | {n: os.environ[n] for n in inherited}

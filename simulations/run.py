@@ -82,7 +82,9 @@ def simulate(
         traces = (folder / TRACES).resolve()
         note = functools.partial(note_trace, traces)
         client_app = clients.app.make(functools.partial(host, scenario), note)
-        with engine.logs_in(folder / result.LOG), engine.ray_session(scenario.engine.address):
+        own = scenario.engine
+        session = engine.ray_session(own.address, cpus=own.cpus, object_store=own.object_store)
+        with engine.logs_in(folder / result.LOG), session:
             engine.simulate(server_app, client_app, scenario)
         if not outcomes:
             raise EngineError(f"the engine ended before the server did; see {folder / result.LOG}")

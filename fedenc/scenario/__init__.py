@@ -116,7 +116,8 @@ Check = Callable[[Mapping[str, Any]], Iterable[str]]
 def load(
     path: str | Path | None = None, overrides: Sequence[str] = (), *, check: Check | None = None
 ) -> Scenario:
-    """Read a TOML file (None: all defaults) and apply ``section.key=value`` overrides.
+    """Read a TOML file (None: all defaults) and apply ``section.key=value`` overrides. The
+    ``scenario.json`` in a run's folder is read too.
 
     Args:
         check: finds further problems in the plain values, such as names that are in no registry;
@@ -129,13 +130,18 @@ def load(
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            values = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+            text = Path(path).read_text(encoding="utf-8")
+            values = json.loads(text) if Path(path).suffix == ".json" else tomllib.loads(text)
         except FileNotFoundError:
             raise ScenarioError(f"scenario file {path} does not exist") from None
         except (OSError, UnicodeDecodeError) as error:
             raise ScenarioError(f"scenario file {path} cannot be read: {error}") from None
         except tomllib.TOMLDecodeError as error:
             raise ScenarioError(f"scenario file {path} is not valid TOML: {error}") from None
+        except ValueError as error:
+            raise ScenarioError(f"scenario file {path} is not valid JSON: {error}") from None
+        if not isinstance(values, dict):
+            raise ScenarioError(f"scenario file {path} holds no object of sections")
     problems: list[str] = []
     for override in overrides:
         try:

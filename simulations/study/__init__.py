@@ -1,0 +1,1 @@
+"""Studies: one question, many runs, one table. See docs/studies.md."""

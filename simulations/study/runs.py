@@ -1,0 +1,203 @@
+"""Running a study's cells, several at a time: Ray places them, and each is a complete simulation.
+
+An outer Ray only schedules. Each of its tasks starts one ``fedenc simulate`` as a process of its
+own with a private Ray in it, limited to the task's CPUs: two simulations in one Ray would wait for
+each other's client processes. A run's folder decides what is left to do: with ``result.json`` in it
+it is finished, without it is continued.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from fedenc.errors import EngineError
+from fedenc.files import write_atomically
+from simulations import engine, result
+from simulations.study.design import Cell
+
+Status = Literal["queued", "running", "done", "failed"]
+RUNS = "runs"  # the folder of all runs in a study's
+_OUTPUT = "output.txt"  # what the run printed
+_RETURNED = (result.RESULT, result.CLIENTS, result.LOG, _OUTPUT)
+_POLL = 1.0  # seconds
+_STORE = 500  # MB of shared memory for each run's own Ray
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each run gets of the machine or cluster."""
+
+    at_once: int
+    cpus: int
+    gpus: int
+
+
+@dataclass(frozen=True)
+class Update:
+    """News of one cell."""
+
+    cell: Cell
+    status: Status
+    seconds: float = 0.0
+    text: str = ""  # what is going on, or why it failed
+
+
+def share(at_once: int | None, cpus: int, gpus: int) -> Share:
+    """Divide CPUs and GPUs among runs: by default as many runs at once as there are GPUs, and
+    without GPUs one for every four CPUs, since a training slows down beside another.
+
+    Raises:
+        EngineError: more runs at once than CPUs.
+    """
+    wanted = at_once or gpus or max(1, cpus // 4)
+    if wanted > cpus:
+        raise EngineError(f"--at-once {wanted} is more than the {cpus} CPUs there are; name fewer")
+    return Share(wanted, cpus // wanted, 1 if gpus >= wanted else 0)
+
+
+def finished(folder: Path, cell: Cell) -> bool:
+    """Whether a cell's run is complete."""
+    return (folder / RUNS / cell.id / result.RESULT).exists()
+
+
+def run(
+    cells: Sequence[Cell], folder: Path, *, address: str | None, at_once: int | None
+) -> Iterator[Update]:
+    """Run what is not finished, and say what happens.
+
+    Args:
+        folder: the study's.
+        address: of a Ray cluster; None: this machine.
+        at_once: how many runs at a time; None: see :func:`share`.
+
+    Raises:
+        EngineError: Ray cannot start or be reached, or ``at_once`` does not fit.
+    """
+    todo = [cell for cell in cells if not finished(folder, cell)]
+    if not todo:
+        return
+    with engine.ray_session(address, object_store=100):
+        import ray
+
+        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        each = share(at_once, int(total.get("CPU", 1)), int(total.get("GPU", 0)))
+        task = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)(
+            _simulate
+        )
+        waiting = {}
+        for cell in todo:
+            scenario = json.dumps(cell.scenario.dump())
+            own = (folder / RUNS / cell.id).resolve()
+            reference = task.remote(scenario, str(own), str(Path.cwd()), each.cpus, each.gpus)
+            waiting[reference] = cell
+            yield Update(cell, "queued")
+        yield from _follow(waiting, folder)
+
+
+def _follow(waiting: dict[Any, Cell], folder: Path) -> Iterator[Update]:
+    """Updates of all runs until the last has ended; an interruption ends them all."""
+    import ray
+
+    started: dict[str, float] = {}
+    try:
+        while waiting:
+            ended, _ = ray.wait(list(waiting), timeout=_POLL)
+            for reference in ended:
+                cell = waiting.pop(reference)
+                seconds = time.monotonic() - started.pop(cell.id, time.monotonic())
+                yield _outcome(cell, folder, reference, seconds)
+            for cell in waiting.values():
+                log = folder / RUNS / cell.id / result.LOG
+                if cell.id not in started and (log.parent / _OUTPUT).exists():
+                    started[cell.id] = time.monotonic()
+                if cell.id in started:
+                    seconds = time.monotonic() - started[cell.id]
+                    yield Update(cell, "running", seconds, _last_line(log))
+    finally:
+        for reference in waiting:
+            ray.cancel(reference)
+        if waiting:
+            ray.wait(list(waiting), num_returns=len(waiting), timeout=20)
+
+
+def _outcome(cell: Cell, folder: Path, reference: Any, seconds: float) -> Update:
+    import ray
+
+    own = folder / RUNS / cell.id
+    try:
+        code, files = ray.get(reference)
+    except ray.exceptions.RayError as error:
+        return Update(cell, "failed", seconds, " ".join(str(error).split())[-300:])
+    for name, content in files.items():
+        if not (own / name).exists():  # it ran on another machine
+            write_atomically(own / name, content, mode=0o600)
+    if code == 0 and result.RESULT in files:
+        return Update(cell, "done", seconds)
+    return Update(cell, "failed", seconds, why(own) or f"exit code {code}")
+
+
+def why(folder: Path) -> str:
+    """The reason that a run gave for its failure; empty if it gave none."""
+    try:
+        lines = (folder / _OUTPUT).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return ""
+    said = [i for i, line in enumerate(lines) if line.startswith("fedenc:")]
+    return " ".join(line.strip() for line in lines[said[-1] :]) if said else ""
+
+
+def _last_line(log: Path) -> str:
+    """The last line of a run's log, without its time."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 500))
+            lines = file.read().decode(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return lines[-1][20:] if lines else ""
+
+
+def _simulate(
+    scenario: str, folder: str, directory: str, cpus: int, gpus: int
+) -> tuple[int, dict[str, bytes]]:
+    """One run, in a process of its own, somewhere in the cluster: its exit code, and its files."""
+    own = Path(folder)
+    values = json.loads(scenario)
+    values["engine"] = {"cpus": cpus, "object_store": _STORE}
+    values["server"]["threads"] = values["server"]["threads"] or cpus
+    write_atomically(own.parent / f"{own.name}.json", json.dumps(values).encode(), mode=0o600)
+    own.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "simulations.cli", "simulate"]
+    command += [str(own.parent / f"{own.name}.json"), "--out", folder, "--resume"]
+    with (own / _OUTPUT).open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            cwd=directory,
+            env=_environment(os.environ, gpus),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = child.wait()
+        except BaseException:  # cancelled
+            child.terminate()
+            child.wait(timeout=15)
+            raise
+    files = {name: (own / name).read_bytes() for name in _RETURNED if (own / name).exists()}
+    return code, files
+
+
+def _environment(inherited: Mapping[str, str], gpus: int) -> dict[str, str]:
+    """Without what would make the run join this Ray, and without GPUs that it did not get."""
+    root = str(Path(__file__).resolve().parents[2])
+    found = {k: v for k, v in inherited.items() if not k.startswith("RAY_")}
+    found["PYTHONPATH"] = os.pathsep.join(filter(None, [root, found.get("PYTHONPATH")]))
+    if not gpus:
+        found["CUDA_VISIBLE_DEVICES"] = ""
+    return found
