@@ -21,7 +21,7 @@ from fedenc.keys import KeyRing, Keystream, new_nonce
 from fedenc.models.inputs import fold
 
 NATURAL_MEAN, NATURAL_SPREAD = 120.0, 50.0  # of the gray values of photographs, roughly
-_SMOOTHER = 0.95  # roughness under the right key, relative to that under wrong ones: at most
+_SMOOTHER = 0.5  # roughness under the right key, relative to that under wrong ones: at most
 _CHUNK = 1024  # images whose half-bytes are worked on as floats at a time
 
 
@@ -33,10 +33,10 @@ def fitted(protected: Tensor, shape: Shape) -> Tensor:
     channels, height, width = shape
     if protected.shape[2] < height or protected.shape[3] < width:
         protected = F.interpolate(protected, (height, width), mode="nearest")
-    cropped = protected[:, :, :height, :width]
+    cropped = protected[:, :, :height, :width].clone()
     if cropped.shape[1] != channels:
-        return cropped[:, :1].expand(-1, channels, -1, -1).contiguous()
-    return cropped.contiguous()
+        return cropped[:, :1].repeat(1, channels, 1, 1)
+    return cropped
 
 
 def zero_key_pictures(method: Method, protected: Tensor) -> Tensor:
@@ -126,12 +126,20 @@ def as_bytes(images: Tensor) -> Tensor:
     return images.round().clamp(0, 255).to(torch.uint8)
 
 
-def roughness(images: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring values (total variation): uint8 (N, C, H, W) to
-    float (N,). Natural images have little of it, and what a wrong key makes of them much."""
+def roughness(method: Method, images: Tensor) -> Tensor:
+    """Mean absolute difference of neighbouring values: plain uint8 (N, C, H, W) to float (N,).
+    Natural images have little of it, and what a wrong key makes of them much.
+
+    Where a cipher keeps the content of blocks, only steps from one block to the next count.
+    """
     values = images.to(torch.int16)
-    steps = [(values.diff(dim=dim)).abs().float().flatten(1) for dim in (2, 3)]
-    return torch.cat(steps, dim=1).mean(1)
+    period = getattr(method.cipher, "block_size", 1)
+    steps = []
+    for dim in (2, 3):
+        differences = values.diff(dim=dim).abs()
+        after = torch.arange(period - 1, differences.shape[dim], period)
+        steps.append(differences.index_select(dim, after).flatten(1))
+    return torch.cat(steps, dim=1).float().mean(1)
 
 
 def natural(method: Method, protected: Tensor, decrypted: Tensor) -> bool:
@@ -139,7 +147,8 @@ def natural(method: Method, protected: Tensor, decrypted: Tensor) -> bool:
     smoother than what keys make of it that are certainly wrong."""
     assert method.cipher is not None
     wrong = method.cipher.decrypt(protected, _fresh(method, len(protected)), shape=method.shape)
-    smooth, rough = (roughness(one).clamp_min(1e-3).log() for one in (decrypted, wrong))
+    logs = (roughness(method, one).clamp_min(1e-3).log() for one in (decrypted, wrong))
+    smooth, rough = logs
     return float((smooth - rough).mean().exp()) < _SMOOTHER
 
 

@@ -35,7 +35,7 @@ class SeedSearch(Attack):
             negative-positive transformation alone.
     """
 
-    seeds: int = 4096
+    seeds: int = 1024
     scheme: str = "simulated"
     name: ClassVar[str] = "seed-search"
     source: ClassVar[str] = "derived"
@@ -84,7 +84,7 @@ class SeedSearch(Attack):
             drawn = [self._key(method, one, seed) for seed in seeds]
             key = tuple(torch.cat(parts) for parts in zip(*drawn, strict=True))
             images = one.images.expand(len(seeds), *one.images.shape[1:])
-            total += roughness(method.cipher.invert(images, key, method.shape))
+            total += roughness(method, method.cipher.invert(images, key, method.shape))
         return seeds[int(total.argmin())]
 
     def _key(self, method: Method, one: Uploads, seed: int) -> KeyParts:
