@@ -22,6 +22,7 @@ REGISTRY: "Registry[Attack]" = Registry(
         "fr-basic": "fedenc.attacks.fr:BasicFR",
         "fr-advanced": "fedenc.attacks.fr:AdvancedFR",
         "link": "fedenc.attacks.link:Link",
+        "link-network": "fedenc.attacks.link:LinkNetwork",
         "principal-component": "fedenc.attacks.same_key:PrincipalComponent",
         "known-pairs": "fedenc.attacks.known_pairs:KnownPairs",
         "affine": "fedenc.attacks.affine:Affine",
