@@ -6,6 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -126,21 +127,22 @@ def show_listing(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
 
 
 def _attacks(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    for name in ("attack", "knows"):
-        table.add_column(name)
     columns = [c for c in report.COLUMNS if any(row.get(c[0]) is not None for row in rows)]
-    for _, heading, _ in columns:
-        table.add_column(heading, justify="right")
+    meanings = "; ".join(f"{heading}: {meaning}" for _, heading, _, meaning in columns)
+    table = Table(title=title, caption=meanings, box=box.SIMPLE, padding=(0, 0))
+    table.title_justify = table.caption_justify = "left"
+    table.add_column("attack", no_wrap=True)
+    for _, heading, _, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
-        knows = ", ".join(row["knowledge"]) or "uploads alone"
-        table.add_row(row["attack"], knows, *(report.shown(row.get(f), k) for f, _, k in columns))
+        knows = "".join(f"\n[dim]+ {what}[/dim]" for what in row["knowledge"])
+        values = (report.shown(row.get(field), kind) for field, _, kind, _ in columns)
+        table.add_row(row["attack"] + knows, *values)
     if controls := next((row["control"] for row in rows if row.get("control")), None):
         table.add_section()
-        names = {"ciphertext": "the protected image", "another": "another image"}
-        for name, text in names.items():
-            values = (report.shown(controls[name].get(f), k) for f, _, k in columns)
-            table.add_row("no attack", text, *values, style="dim")
+        for name, text in (("ciphertext", "protected image"), ("another", "another image")):
+            values = (report.shown(controls[name].get(f), kind) for f, _, kind, _ in columns)
+            table.add_row(f"({text})", *values, style="dim")
     return table
 
 

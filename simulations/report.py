@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-# What a table of attacks shows, besides the attack and what it knows: (field, heading, digits).
+# What a table of attacks shows, besides the attack and what it knows: field, heading, kind of
+# figure, and what the heading means.
 COLUMNS = (
-    ("key_recovered", "key recovered", "share"),
-    ("linked", "images linked", "share"),
-    ("false_links", "falsely linked", "share"),
-    ("ssim_gaussian11", "SSIM", "number"),
-    ("edges", "edges", "number"),
-    ("recognised", "recognised", "share"),
-    ("rank", "rank", "place"),
-    ("auc", "AUC", "number"),
+    ("key_recovered", "key", "share", "share of the keys recovered"),
+    ("linked", "linked", "share", "uploaded candidate images linked to their upload"),
+    ("false_links", "false", "share", "other candidate images linked to an upload"),
+    ("ssim_gaussian11", "SSIM", "number", "structural similarity to the true image"),
+    ("edges", "edges", "number", "correlation of edges with the true image's"),
+    ("recognised", "seen", "share", "recognised by a classifier of plain images"),
+    ("rank", "rank", "place", "place of the true image among 100; 50.5 by guessing"),
+    ("auc", "AUC", "number", "members told from others; 0.5 by guessing"),
 )
 
 
@@ -59,7 +60,7 @@ def shown(value: float | None, kind: str) -> str:
     if value is None:
         return ""
     if kind == "share":
-        return f"{value:.1%}".replace("%", " %")
+        return f"{value:.3g} %" if (value := 100 * value) > 99.95 else f"{value:.1f} %"
     return f"{value:.1f}" if kind == "place" else f"{value:.2f}"
 
 

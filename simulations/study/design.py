@@ -1,4 +1,4 @@
-"""What a study runs: a base scenario under every combination of axes and variants, for each seed."""
+"""What a study runs: a base scenario under every combination of axes and variants and each seed."""
 
 import itertools
 import json
