@@ -87,6 +87,54 @@ def simulate(
 
 
 @app.command()
+def study(
+    design: Annotated[
+        str | None, typer.Argument(help="A study preset or a TOML file; none: list the presets.")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For all runs; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results [default: runs/NAME].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue; nothing that is finished is run again.")
+    ] = False,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time [default: what suits the machine].")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster: host:port, or auto.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the runs, and estimate their time.")
+    ] = False,
+) -> None:
+    """Run a question's experiments, several at a time; one table, plots and a report."""
+    from simulations import engine
+    from simulations.study import command, estimate
+    from simulations.study import design as designs
+
+    terminal = Console()
+    if design is None:
+        command.show_presets(terminal)
+        return
+    engine.quiet()
+    planned = designs.load(design, sets or ())
+    if dry_run:
+        estimate.show(terminal, planned)
+        return
+    folder = out or Path("runs") / planned.name
+    done = command.perform(
+        planned, folder, terminal, resume=resume, address=address, at_once=at_once
+    )
+    command.show(terminal, done)
+    if done.facts["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def attack(
     run: Annotated[
         Path | None, typer.Argument(help="Folder of a finished run; none: attack a method.")

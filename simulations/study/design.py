@@ -96,6 +96,11 @@ def names() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
+def question(name: str) -> str:
+    """What a study preset asks."""
+    return _read(FOLDER / f"{name}.toml").study.question
+
+
 def load(name: str, overrides: Sequence[str] = ()) -> Design:
     """Read a study's file, or a preset, and make all of its cells.
 

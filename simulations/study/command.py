@@ -1,0 +1,202 @@
+"""``fedenc study``: run a design, show how far it is, and write its table, plots and report."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+
+from fedenc import provenance
+from fedenc.errors import ScenarioError
+from fedenc.files import write_atomically
+from simulations.study import design as designs
+from simulations.study import plots, runs, table
+from simulations.study.design import Design
+from simulations.study.runs import Update
+
+SCHEMA = 1  # of study.json; see docs/studies.md
+FACTS, TABLE, CELLS = "study.json", "study.parquet", "cells.json"
+_SHOWN = 12  # lines of runs that are shown at a time
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A study's outcome, in memory as it is written."""
+
+    folder: Path
+    facts: Mapping[str, Any]
+    rows: list[table.Row] = field(repr=False)
+
+
+def perform(
+    design: Design,
+    folder: Path,
+    console: Console,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    at_once: int | None = None,
+) -> Finished:
+    """Run what is not finished, then write everything.
+
+    Args:
+        folder: the study's; must be empty or new unless ``resume``.
+        address: of a Ray cluster; None: this machine.
+        at_once: how many runs at a time; None: what suits the machine.
+
+    Raises:
+        ScenarioError: the folder holds another study, or something else.
+        EngineError: Ray cannot be started or reached.
+    """
+    _claim(design, folder, resume)
+    start = time.monotonic()
+    board = Board(design, folder)
+    with Live(board, console=console, refresh_per_second=2, transient=True) as live:
+        live.auto_refresh = console.is_terminal
+        for update in runs.run(design.cells, folder, address=address, at_once=at_once):
+            board.take(update)
+            if update.status in ("done", "failed") and not console.is_terminal:
+                text = f"{update.status:<7} {update.cell.text} {update.text}".rstrip()
+                console.print(text, markup=False, highlight=False, soft_wrap=True)
+    return write(design, folder, time.monotonic() - start)
+
+
+def write(design: Design, folder: Path, seconds: float) -> Finished:
+    """Write ``study.parquet``, plots and ``study.json`` from what runs have finished."""
+    rows = table.rows(design, folder)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.arrow(rows), sink)
+    write_atomically(folder / TABLE, sink.getvalue().to_pybytes())
+    pictures = []
+    for number, plot in enumerate(design.plots, start=1):
+        for kind, content in plots.draw(plot, rows).items():
+            write_atomically(folder / "plots" / f"{number}.{kind}", content)
+        pictures.append(plot.title or f"{plot.y} over {plot.x}")
+    failed = [row for row in rows if row["status"] != "done"]
+    facts = {
+        "schema": SCHEMA,
+        "name": design.name,
+        "question": design.question,
+        "columns": design.columns,
+        "runs": {"planned": len(design.cells), "finished": len(design.cells) - len(failed)},
+        "failed": [{"run": r["run"], "status": r["status"], "reason": r["reason"]} for r in failed],
+        "seconds": seconds,
+        "plots": pictures,
+        "summary": table.summary(design, rows),
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "commit": provenance.commit(),
+    }
+    write_atomically(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
+    return Finished(folder, facts, rows)
+
+
+def _claim(design: Design, folder: Path, resume: bool) -> None:
+    """A folder belongs to one study: the runs in it are of the same name and question."""
+    if folder.exists() and not folder.is_dir():
+        raise ScenarioError(f"--out {folder} is a file; name a folder")
+    note = folder / CELLS
+    if note.exists():
+        try:
+            found = json.loads(note.read_text()).get("name")
+        except (ValueError, AttributeError):
+            raise ScenarioError(f"{note} is damaged; start in another folder") from None
+        if found != design.name:
+            raise ScenarioError(
+                f"{folder} holds the study {found!r}, not {design.name!r}; name another folder"
+            )
+        if not resume:
+            raise ScenarioError(f"{folder} holds this study already; use --resume to continue it")
+    elif folder.exists() and any(folder.iterdir()):
+        raise ScenarioError(f"{folder} is not empty and holds no study; name another folder")
+    content = {"name": design.name, "cells": {cell.id: cell.text for cell in design.cells}}
+    write_atomically(note, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
+
+
+class Board:
+    """A live picture of a study: what runs, what ended, how long it will take."""
+
+    def __init__(self, design: Design, folder: Path) -> None:
+        self._design = design
+        self._updates: dict[str, Update] = {}
+        self._start = time.monotonic()
+        for cell in design.cells:
+            if runs.finished(folder, cell):
+                self._updates[cell.id] = Update(cell, "done")
+        self._before = len(self._updates)
+
+    def take(self, update: Update) -> None:
+        """Note what became of a run."""
+        self._updates[update.cell.id] = update
+
+    def __rich__(self) -> RenderableType:
+        counts = Counter(update.status for update in self._updates.values())
+        parts = (f"{counts[s]} {s}" for s in ("done", "running", "queued", "failed") if counts[s])
+        line = f"{self._design.name}: {', '.join(parts)} of {len(self._design.cells)} runs"
+        shown = Table(box=box.SIMPLE)
+        for name in ("run", "status", "time", "what goes on"):
+            shown.add_column(name)
+        order = {"running": 0, "failed": 1, "done": 2, "queued": 3}
+        for update in sorted(self._updates.values(), key=lambda u: order[u.status])[:_SHOWN]:
+            spent = str(timedelta(seconds=round(update.seconds))) if update.seconds else ""
+            shown.add_row(update.cell.text, update.status, spent, update.text)
+        return Group(line + self._left(counts), shown)
+
+    def _left(self, counts: Counter[Any]) -> str:
+        ended = counts["done"] + counts["failed"] - self._before
+        left = len(self._design.cells) - counts["done"] - counts["failed"]
+        if not (ended and left):
+            return ""
+        seconds = (time.monotonic() - self._start) / ended * left
+        return f", about {timedelta(seconds=round(seconds))} left"
+
+
+def show(console: Console, finished: Finished) -> None:
+    """Print the table of means, and what failed."""
+    facts = finished.facts
+    lines = facts["summary"]
+    several = {
+        name
+        for name in (*facts["columns"], "input", "asker", "condition")
+        if len({str(line[name]) for line in lines}) > 1
+    }
+    found = Table(title=facts["question"], title_justify="left", box=box.SIMPLE)
+    names = [n for n in (*facts["columns"], "input", "asker", "condition") if n in several]
+    for name in names:
+        found.add_column(name)
+    found.add_column("accuracy", justify="right")
+    found.add_column("seeds", justify="right")
+    for line in lines:
+        spread = "" if line["half"] is None else f" ± {100 * line['half']:.1f}"
+        accuracy = f"{100 * line['accuracy']:.1f}{spread} %"
+        found.add_row(*(str(line[name]) for name in names), accuracy, str(line["seeds"]))
+    console.print(found)
+    for failure in facts["failed"]:
+        text = f"{failure['run']}: {failure['status']}: {failure['reason'] or 'never started'}"
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+    runs_ = facts["runs"]
+    console.print(
+        f"{runs_['finished']} of {runs_['planned']} runs; table and plots: {finished.folder}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def show_presets(console: Console) -> None:
+    """Print the study presets and their questions."""
+    found = Table(box=None)
+    found.add_column("study", style="bold", no_wrap=True)
+    found.add_column("question")
+    for name in designs.names():
+        found.add_row(name, designs.question(name))
+    console.print(found)
