@@ -1,10 +1,9 @@
 """The plug-in that the documentation shows, installed for real and used like a built-in."""
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
+
+from plugin_package import documented, install, python
 
 from fedenc.ciphers import make, names
 
@@ -39,42 +38,16 @@ else:
 """
 
 
-def install(folder: Path, name: str, code: str, entry: str) -> None:
-    (folder / f"{name}.py").write_text(code)
-    info = folder / f"{name}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[fedenc.ciphers]\n{entry}\n")
-
-
-def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    root = str(GUIDE.parents[1])
-    paths = os.pathsep.join((str(folder), root))
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def documented(language: str) -> str:
-    found = re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
-    assert len(found) == 1
-    return found[0]
-
-
 def test_the_documented_plug_in_works_like_a_built_in(tmp_path: Path) -> None:
-    code = documented("python")
+    code = documented(GUIDE, "python")
     assert len(code.splitlines()) <= 40
     entry = re.fullmatch(
         r'\[project.entry-points."fedenc.ciphers"\]\nrow-roll = "row_roll:RowRoll"\n',
-        documented("toml"),
+        documented(GUIDE, "toml"),
     )
     assert entry
-    install(tmp_path, "row_roll", code, "row-roll = row_roll:RowRoll")
-    done = python(tmp_path, USE)
+    install(tmp_path, "row_roll", code, "row-roll = row_roll:RowRoll", "fedenc.ciphers")
+    done = python(tmp_path, "-c", USE)
     assert done.returncode == 0, done.stderr
 
 
@@ -101,8 +74,8 @@ for name in names()[-3:]:
 
 def test_broken_plug_ins_are_reported_when_used(tmp_path: Path) -> None:
     for name, (code, _) in BROKEN.items():
-        install(tmp_path, f"broken_{name}", code, f"{name} = broken_{name}:X")
-    done = python(tmp_path, USE_BROKEN)
+        install(tmp_path, f"broken_{name}", code, f"{name} = broken_{name}:X", "fedenc.ciphers")
+    done = python(tmp_path, "-c", USE_BROKEN)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     for line, (_, message) in zip(lines, BROKEN.values(), strict=True):

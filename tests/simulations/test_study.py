@@ -1,0 +1,210 @@
+"""A study makes every combination once, reports every problem first, and its table is tidy."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from fedenc.errors import EngineError, ScenarioError
+from simulations import result
+from simulations.study import command, design, plots, runs, table
+from simulations.study.design import Design, Plot
+
+TEXT = """
+[study]
+name = "mine"
+question = "Does it hold?"
+seeds = 2
+
+[base]
+preset = "photos"
+training.epochs = 1
+
+[axes]
+"clients.count" = [2, 4]
+encryption.keys = ["image", "same"]
+
+[[variants]]
+name = "NP"
+encryption.color_shuffle = false
+model.compare = []
+
+[[variants]]
+name = "LE"
+encryption.cipher = "le"
+
+[[exclude]]
+variant = "LE"
+"clients.count" = 4
+"""
+
+
+def write(folder: Path, text: str = TEXT) -> str:
+    path = folder / "study.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_every_combination_is_made_once(tmp_path: Path) -> None:
+    found = design.load(write(tmp_path), ["inference.images=3"])
+    assert len(found.cells) == (2 * 2 * 2 - 2) * 2
+    assert len({cell.id for cell in found.cells}) == len(found.cells)
+    assert found.columns == ["variant", "clients.count", "encryption.keys"]
+    for cell in found.cells:
+        scenario = cell.scenario
+        assert scenario.clients.count == cell.labels["clients.count"]
+        assert scenario.encryption.keys == cell.labels["encryption.keys"]
+        assert (scenario.encryption.cipher == "le") == (cell.labels["variant"] == "LE")
+        assert (scenario.training.epochs, scenario.inference.images) == (1, 3)
+        assert scenario.seed in (0, 1)
+        assert cell.labels["variant"] == "NP" or scenario.clients.count == 2
+    assert found == design.load(write(tmp_path), ["inference.images=3"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (("[2, 4]", "[2, 4, 5000]"), "clients.count = 5000.*more participants|fewer|images"),
+        (('"le"', '"lee"'), "variant = LE, clients.count = 2.*encryption.cipher = 'lee'"),
+        (("seeds = 2", "seeds = 0"), "study.seeds"),
+        (("[2, 4]", "7"), "axes.clients.count is 7; expected a list of values"),
+        (('name = "NP"', ""), "variant 0 has no name"),
+        (("[axes]", "[axis]"), "axis: extra inputs are not permitted"),
+        (('"photos"', '"photoz"'), "no preset or scenario file 'photoz'"),
+        (("[2, 4]", "[2, 2]"), "is the same run as another one"),
+        (("[[exclude]]", '[[exclude]]\n"clients.count" = 2\n[[exclude]]'), None),
+    ],
+)
+def test_problems_of_all_cells_are_reported_first(
+    tmp_path: Path, change: tuple[str, str], message: str | None
+) -> None:
+    path = write(tmp_path, TEXT.replace(*change))
+    if message is None:
+        assert len(design.load(path).cells) == 4
+        return
+    with pytest.raises(ScenarioError, match=message):
+        design.load(path)
+
+
+def test_a_missing_study_is_said() -> None:
+    with pytest.raises(ScenarioError, match="no study preset or file 'nowhere'; presets are"):
+        design.load("nowhere")
+
+
+def test_presets_are_valid_studies() -> None:
+    for name in design.names():
+        assert design.question(name).endswith("?")
+
+
+@pytest.mark.parametrize(
+    ("at_once", "cpus", "gpus", "expected"),
+    [
+        (None, 2, 0, (1, 2, 0)),
+        (None, 16, 0, (4, 4, 0)),
+        (None, 64, 8, (8, 8, 1)),
+        (3, 64, 8, (3, 21, 1)),
+        (2, 2, 1, (2, 1, 0)),
+    ],
+)
+def test_runs_share_the_machine(
+    at_once: int | None, cpus: int, gpus: int, expected: tuple[int, int, int]
+) -> None:
+    found = runs.share(at_once, cpus, gpus)
+    assert (found.at_once, found.cpus, found.gpus) == expected
+
+
+def test_no_more_runs_than_cpus() -> None:
+    with pytest.raises(EngineError, match="--at-once 3 is more than the 2 CPUs"):
+        runs.share(3, 2, 0)
+
+
+def test_runs_join_no_other_ray_and_see_no_other_gpu() -> None:
+    given = {"RAY_ADDRESS": "auto", "PATH": "/bin", "CUDA_VISIBLE_DEVICES": "3"}
+    found = runs._environment(given, gpus=1)
+    assert "RAY_ADDRESS" not in found
+    assert found["CUDA_VISIBLE_DEVICES"] == "3"
+    assert runs._environment(given, gpus=0)["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_intervals_over_seeds_are_students() -> None:
+    values = [0.5, 0.56, 0.49, 0.61]
+    mean, half = table.over_seeds(values)
+    low, high = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
+    assert half is not None
+    assert (mean - half, mean + half) == pytest.approx((low, high))
+    assert table.over_seeds([0.4]) == (0.4, None)
+
+
+def fake(design_: Design, folder: Path, skip: int = 0) -> None:
+    """Results of runs, as if they had been made."""
+    for number, cell in enumerate(design_.cells):
+        own = folder / runs.RUNS / cell.id
+        own.mkdir(parents=True)
+        if number < skip:
+            (own / "output.txt").write_text("noise\nfedenc: it broke\n")
+            continue
+        share = 0.1 * (number % 5) + 0.2
+        found = {"overall": share, "per_client_mean": share, "per_client_std": 0, "queries": 10}
+        facts: dict[str, Any] = {
+            "schema": result.SCHEMA,
+            "scenario": cell.scenario.dump(),
+            "chance": 0.125,
+            "clients": {"uploaded": 2, "failed": []},
+            "upload": {"bytes": 9, "seconds": 1.0},
+            "model": {"input": "raw", "sha256": "ab"},
+            "training": {"final_loss": 1.0, "seconds": 2.0, "images_per_second": 3.0},
+            "agreement": {"plain_vs_encrypted": 0.5, "pairs": 10},
+            "accuracy": {"plain": found, "encrypted": found},
+        }
+        (own / result.RESULT).write_text(json.dumps(facts))
+
+
+def test_the_table_is_tidy_and_names_what_failed(tmp_path: Path) -> None:
+    found = design.load(write(tmp_path))
+    folder = tmp_path / "out"
+    fake(found, folder, skip=1)
+    done = command.write(found, folder, 1.0)
+    rows = done.rows
+    assert len(rows) == 1 + 2 * (len(found.cells) - 1)
+    assert rows[0]["status"] == "failed"
+    assert rows[0]["reason"] == "fedenc: it broke"
+    assert done.facts["failed"][0]["run"] == found.cells[0].id
+    saved = table.arrow(rows)
+    for name in ("clients.count", "encryption.keys", "seed", "variant", "accuracy", "queries"):
+        assert name in saved.column_names
+    assert "encryption.seed" not in saved.column_names, "keys' seeds are in no table"
+    whole = [line for line in done.facts["summary"] if line["seeds"] == 2]
+    assert whole
+    assert all(line["half"] is not None for line in whole)
+    json.dumps(done.facts)
+
+
+def test_plots_are_drawn_and_unknown_columns_refused(tmp_path: Path) -> None:
+    found = design.load(write(tmp_path))
+    fake(found, tmp_path / "out")
+    rows = table.rows(found, tmp_path / "out")
+    plot = Plot(x="clients.count", colour="variant", facets="condition", log=True)
+    files = plots.draw(plot, rows)
+    assert files["png"].startswith(b"\x89PNG")
+    assert files["svg"] == plots.draw(plot, rows)["svg"], "the same rows, the same bytes"
+    plots.draw(Plot(x="encryption.keys", where={"variant": "NP"}), rows)
+    with pytest.raises(ScenarioError, match=r"a plot names the column 'client\.count'; known are"):
+        plots.draw(Plot(x="client.count"), rows)
+
+
+def test_a_folder_belongs_to_one_study(tmp_path: Path) -> None:
+    found = design.load(write(tmp_path))
+    folder = tmp_path / "out"
+    command._claim(found, folder, resume=False)
+    command._claim(found, folder, resume=True)
+    with pytest.raises(ScenarioError, match="use --resume"):
+        command._claim(found, folder, resume=False)
+    other = Design("other", "?", found.cells)
+    with pytest.raises(ScenarioError, match="holds the study 'mine', not 'other'"):
+        command._claim(other, folder, resume=True)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(ScenarioError, match="not empty and holds no study"):
+        command._claim(found, tmp_path / "full", resume=True)
