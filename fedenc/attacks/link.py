@@ -58,7 +58,9 @@ class Link(Attack):
             forms = _forms(method, method.cipher.layout(changed))
             found = torch.tensor([rows.get(form, NOWHERE) for form in forms], dtype=torch.int64)
             links = torch.where(links == NOWHERE, found, links)
-        return Findings(links=links, facts={"versions": (2 * self.crops + 1) ** 2 * (1 + self.flips)})
+        return Findings(
+            links=links, facts={"versions": (2 * self.crops + 1) ** 2 * (1 + self.flips)}
+        )
 
 
 @dataclass(frozen=True)
