@@ -99,7 +99,7 @@ def _pixel(method: Method, encrypted: Tensor, neighbours: bool) -> Recovered:
     cipher: Any = method.cipher
     height, width = encrypted.shape[2:]
     edges = grid_edges(height, width)
-    values = encrypted.flatten(2).transpose(1, 2).float()  # (N, H·W, C)
+    values = encrypted.flatten(2).transpose(1, 2) - 127.5  # (N, H·W, C); NP changes their sign
     if neighbours:
         sign = signs(values, *edges)
     else:
@@ -110,8 +110,7 @@ def _pixel(method: Method, encrypted: Tensor, neighbours: bool) -> Recovered:
     source = torch.arange(channels).expand(places, channels)  # of every encrypted channel
     if cipher.color_shuffle and neighbours:
         where = colours(values * sign, *edges)
-        natural = torch.where(sign < 0, 255 - values, values)
-        ordered = natural.gather(2, where.expand(values.shape)).transpose(1, 2)
+        ordered = (values * sign).gather(2, where.expand(values.shape)).transpose(1, 2)
         where = where[:, red_green_blue(ordered.reshape(len(ordered), 3, height, width))]
         source = functional.invert_permutation(where)
     flips = torch.zeros_like(sign).scatter_(1, source, (sign < 0) * 255.0)
