@@ -63,7 +63,8 @@ class Affine(Attack):
 def fit(encrypted: Tensor, plain: Tensor) -> Tensor:
     """Least squares of smallest norm at every pixel: uint8 (P, C, H, W) twice to float64
     (H·W, C + 1, C), of which the last row is the offset."""
-    return torch.linalg.pinv(_rows(encrypted), rtol=_TOLERANCE) @ _columns(plain)
+    inverse: Tensor = torch.linalg.pinv(_rows(encrypted), rtol=_TOLERANCE)
+    return inverse @ _columns(plain)
 
 
 def predict(encrypted: Tensor, maps: Tensor) -> Tensor:

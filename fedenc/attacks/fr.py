@@ -39,7 +39,7 @@ class BasicFR(Attack):
 
 @dataclass(frozen=True)
 class AdvancedFR(Attack):
-    """Decodes pixel by pixel: what is nearest to the decoded neighbour, given the first true colour.
+    """Decodes pixel by pixel what is nearest to its decoded neighbour, given the first true colour.
 
     The published code gets the true colour of the first pixel of each image from its user, so this
     is no attack by ciphertexts alone. Each pixel has 48 forms (8 where colours are not shuffled);

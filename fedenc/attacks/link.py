@@ -101,7 +101,7 @@ class LinkNetwork(Attack):
             nearest = torch.cat(
                 [
                     torch.cdist(part.float() @ projection, known).argmin(1)
-                    for part in protected.split(_CHUNK)
+                    for part in torch.split(protected, _CHUNK)
                 ]
             )
             apart = (protected.short() - uploads[nearest].flatten(1).short()).abs().amax(1)
@@ -124,7 +124,7 @@ def versions(images: Tensor, crops: int, flips: bool) -> Iterator[Tensor]:
 def _forms(method: Method, images: Tensor) -> Iterator[bytes]:
     """The canonical form of every image, in its layout, as bytes."""
     assert method.cipher is not None
-    for part in images.split(_CHUNK):
+    for part in torch.split(images, _CHUNK):
         found = method.cipher.canonical(part)
         rows = np.ascontiguousarray((part if found is None else found).flatten(1).numpy())
         yield from (row.tobytes() for row in rows)

@@ -100,8 +100,9 @@ def _pixel(cipher: Any, plain: Tensor, encrypted: Tensor) -> Recovered:
 
 def _le(cipher: Any, plain: Tensor, encrypted: Tensor) -> Recovered:
     """Every block of every pair is one observation of the same positions."""
-    trails = [half.flatten(0, 1).T[None] for half in _half_bytes(plain, encrypted)]
-    order, flips, sure = _positions(*trails, *_codes(*map(_without_flips, trails)))
+    source, found = (half.flatten(0, 1).T[None] for half in _half_bytes(plain, encrypted))
+    codes = _codes(_without_flips(source), _without_flips(found))
+    order, flips, sure = _positions(source, found, *codes)
     parts = order[None], flips[None]
     return _known(parts, (sure[None], _moved(sure, order)[None]))
 
@@ -237,8 +238,8 @@ def _codes(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     rows = np.ascontiguousarray(rows)
     keys = rows.view(np.dtype((np.void, rows.shape[1]))).ravel()
     codes = torch.from_numpy(np.unique(keys, return_inverse=True)[1].reshape(-1).astype(np.int64))
-    split = codes.split((first[..., 0].numel(), second[..., 0].numel()))
-    return split[0].view(first.shape[:-1]), split[1].view(second.shape[:-1])
+    border = first[..., 0].numel()
+    return codes[:border].view(first.shape[:-1]), codes[border:].view(second.shape[:-1])
 
 
 def _match(source: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:

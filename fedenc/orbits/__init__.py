@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 Canonical = Callable[["Tensor"], "Tensor"]
 
 _FORMS = ("none", "pixel", "etc", "etc-gray", "scramble", "le", "ele")
-_FORMLESS = ("logistic-rc4",)
+FORMLESS = ("logistic-rc4",)  # built-in ciphers without a canonical form
+_BLOCK = 4  # pixels a side, of the ciphers that leave no choice
 
 
 def canonical(cipher: str, params: Mapping[str, Parameter]) -> Canonical | None:
@@ -43,7 +44,7 @@ def canonical(cipher: str, params: Mapping[str, Parameter]) -> Canonical | None:
     Raises:
         CipherError: no cipher has this name, or it does not take these parameters.
     """
-    if cipher in _FORMLESS:
+    if cipher in FORMLESS:
         return None
     if cipher in _FORMS:
         from fedenc.orbits import forms
@@ -56,3 +57,9 @@ def canonical(cipher: str, params: Mapping[str, Parameter]) -> Canonical | None:
     if type(found).canonical is Cipher.canonical:
         return None
     return cast(Canonical, found.canonical)
+
+
+def block_size(params: Mapping[str, Parameter]) -> int:
+    """The side, in pixels, of the blocks that a cipher with these public parameters works on; 4 for
+    one that leaves no choice or has no blocks."""
+    return int(params.get("block_size", _BLOCK))

@@ -14,7 +14,7 @@ from fedenc.orbits.turns import canonical_blocks
 from fedenc.orbits.values import fold, fold_sorted
 from fedenc.plugins import Parameter
 
-LE_BLOCK = 4  # pixels a side, for LE and ELE
+LE_BLOCK = 4  # pixels a side, of LE and ELE
 
 # Bytes of images worked on at a time; temporaries take several times as many.
 _SLICE_BYTES = {"cpu": 1 << 18, "cuda": 1 << 25}

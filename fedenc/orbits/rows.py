@@ -22,7 +22,7 @@ def sort_rows(rows: Tensor) -> Tensor:
     keys, order = _key(rows, words).sort(1)
     doubtful = _unequal_ties(keys, words, order)
     if len(doubtful):
-        order[doubtful] = _lexicographic(_key(rows, words)[doubtful], words[doubtful])
+        order[doubtful] = lexicographic(_key(rows, words)[doubtful], words[doubtful])
     return gather_rows(rows, order)
 
 
@@ -44,6 +44,23 @@ def as_words(rows: Tensor) -> Tensor:
     if missing:
         rows = torch.nn.functional.pad(rows, (0, missing))
     return rows.contiguous().view(torch.int64)
+
+
+def lexicographic(keys: Tensor, words: Tensor) -> Tensor:
+    """The order by key, then by words from the first to the last.
+
+    Args:
+        keys: int64 (K, M).
+        words: int64 (K, M, W).
+
+    Returns:
+        int64 (K, M).
+    """
+    order = torch.arange(keys.shape[1], device=keys.device).expand_as(keys)
+    for column in (*reversed(words.unbind(-1)), keys):
+        placed = column.gather(1, order)
+        order = order.gather(1, placed.argsort(dim=1, stable=True))
+    return order
 
 
 def _key(rows: Tensor, words: Tensor) -> Tensor:
@@ -76,12 +93,3 @@ def _unequal_ties(keys: Tensor, words: Tensor, order: Tensor) -> Tensor:
     placed = words[tied].gather(1, order[tied][..., None].expand(-1, -1, words.shape[-1]))
     differ = (placed[:, 1:] != placed[:, :-1]).any(-1)
     return tied[((keys[tied, 1:] == keys[tied, :-1]) & differ).any(1)]
-
-
-def _lexicographic(keys: Tensor, words: Tensor) -> Tensor:
-    """The order by key, then by the words from the first to the last: int64 (K, M)."""
-    order = torch.arange(keys.shape[1], device=keys.device).expand_as(keys)
-    for column in (*reversed(words.unbind(-1)), keys):
-        placed = column.gather(1, order)
-        order = order.gather(1, placed.argsort(dim=1, stable=True))
-    return order
