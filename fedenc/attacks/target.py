@@ -38,6 +38,7 @@ class Target:
         protections: of every owner, with its keys.
         public: images of the same kind, none of them uploaded; None: the attacker has none.
         candidates: uint8 (K, C, H, W), plain images of which some were uploaded.
+        candidate_labels: int64 (K,), of the candidates.
         shown: int64 (K,), the row of an upload that shows the candidate; −1: none does.
         trained_on: bool (K,): the model was trained on the candidate; None: there is no model.
         model: what was trained on the uploads.
@@ -51,6 +52,7 @@ class Target:
     protections: Mapping[int, Protection] = field(repr=False)
     public: Labelled | None = None
     candidates: Tensor | None = None
+    candidate_labels: Tensor | None = None
     shown: Tensor | None = None
     trained_on: Tensor | None = None
     model: Model | None = None
@@ -61,6 +63,7 @@ class Target:
         absent = {
             Knowledge.PUBLIC: self.public is None,
             Knowledge.CANDIDATES: self.candidates is None,
+            Knowledge.CANDIDATE_LABELS: self.candidate_labels is None,
             Knowledge.MODEL: self.model is None,
             Knowledge.CHOSEN: self.method.cipher is None,
             Knowledge.COLLUDERS: self.method.cipher is None,
@@ -85,6 +88,7 @@ class Target:
             Knowledge.CHOSEN: lambda: self._encrypt,
             Knowledge.COLOURS: lambda: self.plain[:, :, 0, 0],
             Knowledge.CANDIDATES: lambda: self.candidates,
+            Knowledge.CANDIDATE_LABELS: lambda: self.candidate_labels,
             Knowledge.COLLUDERS: lambda: {i: _ring(self.protections[i]) for i in self.colluding},
             Knowledge.NETWORK: lambda: self.network,
             Knowledge.MODEL: lambda: self.model,
