@@ -40,6 +40,7 @@ class Knowledge(StrEnum):
     CHOSEN = "chosen plaintexts"  # ciphertexts of any images under the owners' keys
     COLOURS = "true colours"  # the colour of the first pixel of every image
     CANDIDATES = "candidate images"  # plain images, of which some may have been uploaded
+    CANDIDATE_LABELS = "candidates' labels"  # which whoever has a candidate can see
     COLLUDERS = "colluders' keys"  # key rings of some owners
     NETWORK = "the shared network"  # which every participant holds
     MODEL = "the trained model"  # its weights and its recipe; every provider that trains has them
@@ -199,6 +200,11 @@ class Observation:
     def candidates(self) -> Tensor:
         """uint8 (K, C, H, W): plain images, of which some may have been uploaded."""
         return self._get(Knowledge.CANDIDATES)  # type: ignore[no-any-return]
+
+    @property
+    def candidate_labels(self) -> Tensor:
+        """int64 (K,): the candidates' labels."""
+        return self._get(Knowledge.CANDIDATE_LABELS)  # type: ignore[no-any-return]
 
     @property
     def rings(self) -> Mapping[int, KeyRing]:

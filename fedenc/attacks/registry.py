@@ -34,6 +34,8 @@ REGISTRY: "Registry[Attack]" = Registry(
         "itn": "fedenc.attacks.itn:InverseNetwork",
         "sia-gan": "fedenc.attacks.sia_gan:SiaGan",
         "membership": "fedenc.attacks.membership:Membership",
+        "membership-chosen": "fedenc.attacks.membership:ChosenMembership",
+        "membership-network": "fedenc.attacks.membership:NetworkMembership",
         "inversion": "fedenc.attacks.inversion:Inversion",
     },
     _base,

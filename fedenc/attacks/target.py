@@ -39,6 +39,7 @@ class Target:
         protections: of every owner, with its keys.
         public: images of the same kind, none of them uploaded; None: the attacker has none.
         candidates: uint8 (K, C, H, W), plain images of which some were uploaded.
+        candidate_labels: int64 (K,), of the candidates.
         shown: int64 (K,), the row of an upload that shows the candidate, ABSENT or ELSEWHERE.
         trained_on: bool (K,): the model was trained on the candidate; None: there is no model.
         originals: uint8 (N, C, H, W), the owners' images before they augmented them; None: they
@@ -54,6 +55,7 @@ class Target:
     protections: Mapping[int, Protection] = field(repr=False)
     public: Labelled | None = None
     candidates: Tensor | None = None
+    candidate_labels: Tensor | None = None
     shown: Tensor | None = None
     trained_on: Tensor | None = None
     originals: Tensor | None = None
@@ -65,6 +67,7 @@ class Target:
         absent = {
             Knowledge.PUBLIC: self.public is None,
             Knowledge.CANDIDATES: self.candidates is None,
+            Knowledge.CANDIDATE_LABELS: self.candidate_labels is None,
             Knowledge.MODEL: self.model is None,
             Knowledge.CHOSEN: self.method.cipher is None,
             Knowledge.COLLUDERS: self.method.cipher is None,
@@ -89,6 +92,7 @@ class Target:
             Knowledge.CHOSEN: lambda: self._encrypt,
             Knowledge.COLOURS: lambda: self.plain[:, :, 0, 0],
             Knowledge.CANDIDATES: lambda: self.candidates,
+            Knowledge.CANDIDATE_LABELS: lambda: self.candidate_labels,
             Knowledge.COLLUDERS: lambda: {i: _ring(self.protections[i]) for i in self.colluding},
             Knowledge.NETWORK: lambda: self.network,
             Knowledge.MODEL: lambda: self.model,

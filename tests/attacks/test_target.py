@@ -31,6 +31,7 @@ def test_what_was_not_declared_is_refused(granted: Knowledge) -> None:
         Knowledge.CHOSEN: "oracle",
         Knowledge.COLOURS: "colours",
         Knowledge.CANDIDATES: "candidates",
+        Knowledge.CANDIDATE_LABELS: "candidate_labels",
         Knowledge.COLLUDERS: "rings",
         Knowledge.NETWORK: "network",
         Knowledge.MODEL: "model",

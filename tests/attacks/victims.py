@@ -36,6 +36,7 @@ def victims(
         torch.arange(count) % owners,
         public=Labelled(every.images[public], every.labels[public], every.classes),
         candidates=torch.cat((every.images[own[shown]], every.images[foils])),
+        candidate_labels=torch.cat((every.labels[own[shown]], every.labels[foils])),
         shown=torch.cat((shown, torch.full((50,), -1))),
     )
 
