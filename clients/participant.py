@@ -42,6 +42,7 @@ class Score:
     total: dict[str, int]
     agree: int | None = None  # same class for the plain and the encrypted form of an image
     pairs: int | None = None
+    both: int | None = None  # pairs whose plain and encrypted form were both answered right
 
     def to_json(self) -> dict[str, Any]:
         """JSON-able values."""
@@ -50,6 +51,7 @@ class Score:
             "total": self.total,
             "agree": self.agree,
             "pairs": self.pairs,
+            "both": self.both,
         }
 
 
@@ -137,7 +139,8 @@ class Participant:
         if not self.paired or not {PLAIN, ENCRYPTED} <= guesses.keys():
             return Score(correct, total)
         same = guesses[PLAIN] == guesses[ENCRYPTED]
-        return Score(correct, total, int(same.sum()), len(same))
+        both = same & (guesses[PLAIN] == self.held_out[PLAIN].labels)
+        return Score(correct, total, int(same.sum()), len(same), int(both.sum()))
 
     @property
     def paired(self) -> bool:

@@ -153,7 +153,7 @@ class Population:
         method = self.protection(i)
         return Participant(
             id=i,
-            train=Labelled(self.dataset.train.images[mine], self._labels[mine]),
+            train=Labelled(self.dataset.train.images[mine], self.labels[mine]),
             held_out=self._held_out(i),
             ring=self.ring(i),
             protection=method.plain() if i in self.plain else method,
@@ -167,7 +167,8 @@ class Population:
         )
 
     @cached_property
-    def _labels(self) -> npt.NDArray[np.int64]:
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Of all training images: int64 (N,), shuffled where the scenario says so."""
         labels = self.dataset.train.labels
         if not self.scenario.data.shuffle_labels:
             return labels

@@ -154,6 +154,7 @@ def _target(
     )
     public, others = _not_uploaded(population, seed, foils)
     candidates, shown = _candidates(population, source, seed, more=model is not None)
+    absent = torch.full((len(others.labels),), ABSENT)
     uploads = Uploads(
         images=_joined(shard.images[rows] for shard, rows in taken),
         owners=torch.cat([torch.full((len(rows),), s.participant) for s, rows in taken]),
@@ -170,13 +171,10 @@ def _target(
         labels,
         {owner.id: owner.protection for owner in owners},
         public=public,
-        candidates=torch.cat((candidates, others)),
-        shown=torch.cat((shown, torch.full((len(others),), ABSENT))),
-        trained_on=torch.cat(
-            (torch.ones(len(shown), dtype=torch.bool), torch.zeros(len(others), dtype=torch.bool))
-        )
-        if model is not None
-        else None,
+        candidates=torch.cat((candidates.images, others.images)),
+        candidate_labels=torch.cat((candidates.labels, others.labels)),
+        shown=torch.cat((shown, absent)),
+        trained_on=None if model is None else torch.cat((shown, absent)) != ABSENT,
         originals=originals,
         model=model,
         seed=seed,
@@ -185,10 +183,10 @@ def _target(
 
 def _candidates(
     population: Population, source: Tensor, seed: int, *, more: bool
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Labelled, Tensor]:
     """Uploaded images: those behind the observed uploads, and where a model was trained on them,
-    others too."""
-    images = population.dataset.train.images
+    others too; and where each is shown."""
+    train, classes = population.dataset.train, len(population.dataset.classes)
     observed, first = np.unique(source.numpy(), return_index=True)
     shown = [torch.from_numpy(first)]
     chosen = [observed]
@@ -197,14 +195,18 @@ def _candidates(
         rest = _shuffled(np.setdiff1d(every, observed), seed)[: max(0, MEMBERS - len(observed))]
         chosen.append(np.sort(rest))
         shown.append(torch.full((len(rest),), ELSEWHERE))
-    return _tensor(images[np.concatenate(chosen)]), torch.cat(shown)
+    rows = np.concatenate(chosen)
+    found = Labelled(_tensor(train.images[rows]), _tensor(population.labels[rows]), classes)
+    return found, torch.cat(shown)
 
 
 def _encrypting(population: Population) -> Iterator[int]:
     return (i for i in range(population.scenario.clients.count) if i not in population.plain)
 
 
-def _not_uploaded(population: Population, seed: int, foils: int) -> tuple[Labelled | None, Tensor]:
+def _not_uploaded(
+    population: Population, seed: int, foils: int
+) -> tuple[Labelled | None, Labelled]:
     """Images that nobody uploaded: the attacker's own, and candidates."""
     train, test = population.dataset.train, population.dataset.test
     owned = np.concatenate([np.asarray(part) for part in population.partitions])
@@ -212,10 +214,13 @@ def _not_uploaded(population: Population, seed: int, foils: int) -> tuple[Labell
     order = _shuffled(np.concatenate((free, len(train.labels) + np.arange(len(test.labels)))), seed)
     half = min(PUBLIC, len(order) // 2)
     mine, others = np.sort(order[:half]), np.sort(order[half : half + foils])
-    labels = np.concatenate((train.labels, test.labels))
+    labels = np.concatenate((population.labels, test.labels))
     classes = len(population.dataset.classes)
-    public = Labelled(_rows(train.images, test.images, mine), _tensor(labels[mine]), classes)
-    return (public if len(mine) else None), _rows(train.images, test.images, others)
+    public, candidates = (
+        Labelled(_rows(train.images, test.images, rows), _tensor(labels[rows]), classes)
+        for rows in (mine, others)
+    )
+    return (public if len(mine) else None), candidates
 
 
 def _rows(first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], rows: Indices) -> Tensor:

@@ -8,11 +8,13 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.special import bdtr
 
 from fedenc import provenance
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
+from fedenc.scenario.sections import ENCRYPTED, PLAIN
 from fedenc.shard import UNPROTECTED
 from server.app import Compared, Outcome
 from server.phases.score import Tally
@@ -182,10 +184,34 @@ def _accuracies(tallies: Mapping[int, Tally], conditions: Iterable[str]) -> dict
 
 
 def _agreement(tallies: Iterable[Tally]) -> dict[str, float | int | None]:
+    """Of the two forms of every image that was asked plain and encrypted. The p-value is that of
+    McNemar's exact test: how likely the two forms' right answers differ so much by chance."""
     counted = [t for t in tallies if t.pairs]
     pairs = sum(t.pairs or 0 for t in counted)
     agree = sum(t.agree or 0 for t in counted)
-    return {"plain_vs_encrypted": agree / pairs if pairs else None, "pairs": pairs}
+    both = sum(t.both or 0 for t in counted)
+    plain, encrypted = (sum(t.correct[c] for t in counted) - both for c in (PLAIN, ENCRYPTED))
+    return {
+        "plain_vs_encrypted": agree / pairs if pairs else None,
+        "pairs": pairs,
+        "right_only_plain": plain,
+        "right_only_encrypted": encrypted,
+        "p_value": mcnemar(plain, encrypted) if pairs else None,
+    }
+
+
+def mcnemar(first: int, second: int) -> float:
+    """McNemar's exact test (Psychometrika 1947) of two kinds of answers to the same questions.
+
+    Args:
+        first: questions that only the first kind answers right.
+        second: questions that only the second does.
+
+    Returns:
+        The two-sided p-value, 0 to 1.
+    """
+    count = first + second
+    return min(1.0, 2 * float(bdtr(min(first, second), count, 0.5))) if count else 1.0
 
 
 def _schema(scenario: Scenario) -> pa.Schema:
@@ -203,7 +229,7 @@ def _schema(scenario: Scenario) -> pa.Schema:
         for model in scenario.model.variants():
             name = _column(scenario, condition, model.input)
             fields += [(f"correct_{name}", pa.int64()), (f"queries_{name}", pa.int64())]
-    return pa.schema([*fields, ("agree", pa.int64()), ("pairs", pa.int64())])
+    return pa.schema([*fields, ("agree", pa.int64()), ("pairs", pa.int64()), ("both", pa.int64())])
 
 
 def _rows(scenario: Scenario, outcome: Outcome) -> Iterable[dict[str, Any]]:
@@ -224,6 +250,7 @@ def _rows(scenario: Scenario, outcome: Outcome) -> Iterable[dict[str, Any]]:
             "reason": failure.reason if failure else None,
             "agree": tally.agree if tally else None,
             "pairs": tally.pairs if tally else None,
+            "both": tally.both if tally else None,
         }
         for stage, answered in asked.items():
             counted = answered.tallies.get(i)

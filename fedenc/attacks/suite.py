@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fedenc import seeding
+from fedenc.attacks import roc
 from fedenc.attacks.base import Attack, Findings, Knowledge, Means
 from fedenc.attacks.measures import (
     Recogniser,
@@ -156,10 +157,17 @@ class Judge:
     def _members(self, findings: Findings) -> Row:
         if findings.members is None or self.target.trained_on is None:
             return {}
-        from fedenc.attacks import roc
-
-        summary: Row = roc.summary(findings.members, self.target.trained_on)
-        return summary
+        found = roc.measure(findings.members, self.target.trained_on, self.seed)
+        row: Row = {"candidates": len(self.target.trained_on)}
+        rates = {
+            "auc": found.auc,
+            "tpr_at_1_percent": found.tpr_1,
+            "tpr_at_0.1_percent": found.tpr_01,
+        }
+        for name, rate in rates.items():
+            if rate is not None:
+                row |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+        return row
 
     def _picture(self, rows: Tensor, estimates: Tensor) -> bytes:
         chosen = torch.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).long()

@@ -21,6 +21,7 @@ class Tally:
     total: dict[str, int]
     agree: int | None
     pairs: int | None
+    both: int | None  # pairs whose two forms were both answered right
 
 
 class Score(Phase):
@@ -73,14 +74,20 @@ def read_tally(entry: Any, sizes: Mapping[str, int]) -> Tally | None:
     """
     if not isinstance(entry, dict) or entry.get("total") != sizes:
         return None
-    correct, agree, pairs = entry.get("correct"), entry.get("agree"), entry.get("pairs")
+    correct = entry.get("correct")
+    agree, pairs, both = (entry.get(name) for name in ("agree", "pairs", "both"))
     if not isinstance(correct, dict) or correct.keys() != sizes.keys():
         return None
     if not all(type(n) is int and 0 <= n <= sizes[c] for c, n in correct.items()):
         return None
-    if agree is None and pairs is None:
-        return Tally(correct, dict(sizes), None, None)
+    if agree is None and pairs is None and both is None:
+        return Tally(correct, dict(sizes), None, None, None)
+    if not (type(agree) is int and type(pairs) is int and type(both) is int):
+        return None
+    # Pairs are all plain and all encrypted queries; who is right twice gave one answer twice.
+    right = correct.get(PLAIN, 0), correct.get(ENCRYPTED, 0)
     most = min(sizes.get(PLAIN, 0), sizes.get(ENCRYPTED, 0))
-    if type(agree) is int and type(pairs) is int and 0 <= agree <= pairs <= most:
-        return Tally(correct, dict(sizes), agree, pairs)
+    possible = 0 <= agree <= pairs <= most and max(0, sum(right) - pairs) <= both
+    if possible and both <= min(agree, *right):
+        return Tally(correct, dict(sizes), agree, pairs, both)
     return None

@@ -38,9 +38,18 @@ def seconds(scenario: Scenario, rates: dict[str, float]) -> float:
 def _measured(scenario: Scenario, population: Population) -> float:
     """Images a second of a few steps."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    shape, classes = population.dataset.shape, len(population.dataset.classes)
+    classes = len(population.dataset.classes)
+    protection = population.protection(0)
+    shape = protection.output_shape(*population.dataset.shape)
     config = training_config(scenario.training, scenario.augmentation, method="none")
-    model = network(scenario.model.model_copy(update={"input": "raw"}), shape, classes, 0)
+    model = network(
+        scenario.model,
+        shape,
+        classes,
+        0,
+        cipher=protection.name,
+        cipher_params=protection.params(),
+    )
     model.to(device).train()
     batch = torch.zeros(config.batch_size, *shape, dtype=torch.uint8, device=device)
     begun = 0.0

@@ -86,7 +86,7 @@ def test_the_code_in_the_documentation_runs(tmp_path: Path) -> None:
     guide = (GUIDE.parent / "ciphers.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
     assert "Encrypt" in code
-    done = python(tmp_path, code.replace('"my.key"', repr(str(tmp_path / "key"))))
+    done = python(tmp_path, "-c", code.replace('"my.key"', repr(str(tmp_path / "key"))))
     assert done.returncode == 0, done.stderr
 
 

@@ -151,7 +151,7 @@ def test_scores_are_counted_for_each() -> None:
     content["scores.4"] = pack_arrays({"plain": np.ones((4, 4, 4), np.float32)[0, 0]})
     reply = unpack_facts(ask(Node(), "score", content))
     assert reply["scores"]["3"] == {
-        "correct": {"plain": 4}, "total": {"plain": 4}, "agree": None, "pairs": None,
+        "correct": {"plain": 4}, "total": {"plain": 4}, "agree": None, "pairs": None, "both": None,
     }  # fmt: skip
     assert [f["id"] for f in reply["failed"]] == [4]
 

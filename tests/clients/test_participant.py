@@ -217,13 +217,19 @@ def test_counts_equal_an_independent_computation() -> None:
     pairs = guess_of["plain"].keys() & guess_of["encrypted"].keys()
     assert score.pairs == len(pairs) == 9
     assert score.agree == sum(guess_of["plain"][x] == guess_of["encrypted"][x] for x in pairs)
+    label_of = {
+        x.tobytes(): y
+        for x, y in zip(owner.held_out["plain"].images, owner.held_out["plain"].labels, strict=True)
+    }
+    twice = [guess_of[c] for c in ("plain", "encrypted")]
+    assert score.both == sum(all(guess[x] == label_of[x] for guess in twice) for x in pairs)
 
 
 def test_without_pairs_there_is_no_agreement() -> None:
     owner = participant(held_out={"plain": labelled(3, 4), "encrypted": labelled(3, 5)})
     score = owner.score(dict.fromkeys(("plain", "encrypted"), np.ones((3, 4), np.float32)))
     assert (score.agree, score.pairs) == (None, None)
-    assert set(score.to_json()) == {"correct", "total", "agree", "pairs"}
+    assert set(score.to_json()) == {"correct", "total", "agree", "pairs", "both"}
 
 
 def test_random_augmentation_makes_views_differ_under_one_key() -> None:

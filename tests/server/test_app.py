@@ -66,7 +66,7 @@ def honest(node: int, kind: str, facts: dict[str, Any]) -> Sequence[Reply]:
     if kind == QUERIES:
         return [(0.1, answer([node], [make_shard(node, purpose=c) for c in facts["conditions"]]))]
     total = {"plain": 3, "encrypted": 3}
-    counts = {"correct": total, "total": total, "agree": 3, "pairs": 3}
+    counts = {"correct": total, "total": total, "agree": 3, "pairs": 3, "both": 3}
     return [(0.1, answer([node], scores={str(node): counts}))]
 
 

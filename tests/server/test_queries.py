@@ -48,6 +48,7 @@ def counts(i: int, **changes: Any) -> dict[str, Any]:
         "total": total,
         "agree": 1,
         "pairs": 2 + i,
+        "both": 0,
     } | changes
 
 
@@ -96,7 +97,7 @@ def test_everybody_is_answered_and_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert answered.failed == []
     assert sorted(answered.tallies) == [0, 1, 2, 3, 4]
     assert answered.tallies[3] == Tally(
-        {"plain": 3, "encrypted": 1}, {"plain": 5, "encrypted": 5}, 1, 5
+        {"plain": 3, "encrypted": 1}, {"plain": 5, "encrypted": 5}, 1, 5, 0
     )
     assert predictor.batches == 5
 
@@ -187,6 +188,10 @@ IMPOSSIBLE: dict[str, Any] = {
     "more pairs than queries": counts(2, pairs=5),
     "more agreement than pairs": counts(2, agree=4, pairs=3),
     "agreement without pairs": counts(2, pairs=None),
+    "pairs without both": counts(2, both=None),
+    "more right twice than once": counts(2, both=2),
+    "right twice without agreement": counts(2, agree=0, both=1),
+    "fewer right twice than there must be": counts(2, correct={"plain": 4, "encrypted": 1}, both=0),
     "not counts": 7,
     "text": "all",
     "list": [1],
@@ -221,9 +226,9 @@ def test_counts_of_others_are_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_pairs_are_bounded_by_the_paired_conditions_alone() -> None:
     """The parts of the test set behind the conditions may differ in size by one."""
     sizes = {"plain": 9, "encrypted": 9, "same-key": 8}
-    entry = {"correct": dict.fromkeys(sizes, 1), "total": sizes, "agree": 9, "pairs": 9}
-    assert read_tally(entry, sizes) == Tally(entry["correct"], sizes, 9, 9)  # type: ignore[arg-type]
-    unpaired = {"correct": {"plain": 1}, "total": {"plain": 9}, "agree": 1, "pairs": 1}
+    entry = {"correct": dict.fromkeys(sizes, 1), "total": sizes, "agree": 9, "pairs": 9, "both": 1}
+    assert read_tally(entry, sizes) == Tally(entry["correct"], sizes, 9, 9, 1)  # type: ignore[arg-type]
+    unpaired = {"correct": {"plain": 1}, "total": {"plain": 9}, "agree": 1, "pairs": 1, "both": 1}
     assert read_tally(unpaired, {"plain": 9}) is None
 
 
@@ -265,7 +270,7 @@ json_values = st.recursive(
 @given(
     entry=st.fixed_dictionaries(
         {},
-        optional={name: json_values for name in ("correct", "total", "agree", "pairs")},  # noqa: C420
+        optional={name: json_values for name in ("correct", "total", "agree", "pairs", "both")},  # noqa: C420
     )
     | json_values
 )

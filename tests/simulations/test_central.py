@@ -44,7 +44,13 @@ def test_it_counts_what_everybody_asked(tmp_path: Path) -> None:
         assert asked["accuracy"]["plain"]["queries"] == 24
         assert asked["accuracy"]["same-key"]["queries"] == 18, "who stays plain has no such key"
         assert asked["outsiders"]["encrypted"]["queries"] == 6
-    assert found["compared"]["invariant"]["agreement"] == {"plain_vs_encrypted": 1, "pairs": 24}
+    assert found["compared"]["invariant"]["agreement"] == {
+        "plain_vs_encrypted": 1,
+        "pairs": 24,
+        "right_only_plain": 0,
+        "right_only_encrypted": 0,
+        "p_value": 1.0,
+    }
     assert (tmp_path / "run" / "invariant" / "model.safetensors").exists()
     rows = (tmp_path / "run" / result.CLIENTS).read_bytes()
     assert rows
@@ -86,7 +92,13 @@ def test_a_canonical_input_answers_plain_and_encrypted_queries_alike(
     found = centrally(tmp_path, *sets, *FORMS[cipher])
     assert found["clients"]["plain"] == 1
     assert found["accuracy"]["plain"]["queries"] == 24
-    assert found["agreement"] == {"plain_vs_encrypted": 1, "pairs": 24}
+    assert found["agreement"] == {
+        "plain_vs_encrypted": 1,
+        "pairs": 24,
+        "right_only_plain": 0,
+        "right_only_encrypted": 0,
+        "p_value": 1.0,
+    }
 
 
 @pytest.mark.e2e

@@ -7,6 +7,9 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import binomtest
 
 from fedenc.errors import ScenarioError
 from fedenc.scenario import load
@@ -103,3 +106,9 @@ def test_every_column_is_documented(finished: run.Finished) -> None:
         plain = name.removesuffix("_invariant")
         assert any(re.fullmatch(pattern, plain) for pattern in patterns), name
     assert "_INPUT" in text
+
+
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemars_test_is_scipys(first: int, second: int) -> None:
+    expected = binomtest(first, first + second).pvalue if first + second else 1.0
+    assert result.mcnemar(first, second) == pytest.approx(expected)
