@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shlex
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,6 +43,14 @@ def hardware() -> dict[str, Any]:
         "gpus": gpus,
         "system": platform.platform(),
     }
+
+
+def command() -> str | None:
+    """The command line, as it can be typed again; None in another program."""
+    program = Path(sys.argv[0])
+    if program.name == "fedenc" or program.parent.name == "simulations":
+        return shlex.join(("fedenc", *sys.argv[1:]))
+    return None
 
 
 def commit() -> str | None:

@@ -39,6 +39,7 @@ class Trained(TrainedModel):
     seconds: float
     images_per_second: float
     final_loss: float
+    curve: list[tuple[int, float, float]]  # epoch, mean loss and accuracy on training batches
 
 
 class Predictor(Protocol):
@@ -94,6 +95,7 @@ class Pace:
 
     def __init__(self) -> None:
         self.last: Progress | None = None
+        self.curve: dict[int, tuple[float, float]] = {}
         self.images = self.seconds = 0.0
 
     def add(self, progress: Progress) -> None:
@@ -104,6 +106,7 @@ class Pace:
         self.images += progress.images_per_second * since
         self.seconds += since
         self.last = progress
+        self.curve[progress.epoch] = progress.loss, progress.accuracy
 
     def trained(self, model: TrainedModel) -> Trained:
         """The result of a training that ended with this model.
@@ -119,6 +122,7 @@ class Pace:
             seconds=self.seconds,
             images_per_second=self.images / self.seconds if self.seconds else 0.0,
             final_loss=self.last.loss,
+            curve=[(epoch, *means) for epoch, means in sorted(self.curve.items())],
         )
 
 

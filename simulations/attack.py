@@ -20,7 +20,7 @@ from fedenc.files import write_atomically
 from simulations import leakage, report
 
 SCHEMA = 1  # of attacks.json; see docs/attacks.md
-FACTS, IMAGES, REPORT = "attacks.json", "attacks.parquet", "report.html"
+FACTS, IMAGES = "attacks.json", "attacks.parquet"
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,25 @@ def _write(folder: Path, facts: dict[str, Any], scored: Sequence[Scored]) -> Non
         sink = pa.BufferOutputStream()
         pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
         write_atomically(folder / IMAGES, sink.getvalue().to_pybytes())
-    write_atomically(folder / REPORT, report.of_attacks(facts, pictures).encode())
+    write_atomically(folder / report.REPORT, report.of_attacks(facts, pictures).encode())
     text = json.dumps(facts, indent=2, allow_nan=False)
     write_atomically(folder / FACTS, text.encode() + b"\n")
+
+
+def report_again(folder: Path) -> str:
+    """The report of what attacks found, from the files in its folder.
+
+    Raises:
+        AttackError: ``attacks.json`` is damaged.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        names = [row["attack"] for row in facts["rows"]]
+    except (ValueError, KeyError, TypeError) as error:
+        raise AttackError(f"{folder / FACTS} is damaged ({error}); attack again") from None
+    paths = {name: folder / "pictures" / f"{name}.png" for name in names}
+    pictures = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
+    return report.of_attacks(facts, pictures)
 
 
 def listing(

@@ -16,6 +16,7 @@ from rich.table import Table
 import fedenc.cli
 from fedenc import threads
 from fedenc.errors import AttackError, FedencError, ScenarioError
+from fedenc.files import write_atomically
 
 if TYPE_CHECKING:
     from fedenc.attacks.target import Target
@@ -160,7 +161,7 @@ def attack(
 ) -> None:
     """Attack a run's uploads, or a method; repeat the command to continue an interrupted one."""
     from simulations import attack as attacking
-    from simulations import attacked, console
+    from simulations import attacked, console, report
 
     wanted = attacking.chosen(names)
     if (run is None) == (cipher is None):
@@ -180,7 +181,7 @@ def attack(
             target, wanted, folder, title=title, seed=seed, on_progress=display.attack
         )
     console.show_attacks(terminal, done.facts["rows"])
-    terminal.print(f"Report: {folder / attacking.REPORT}", soft_wrap=True, highlight=False)
+    terminal.print(f"Report: {folder / report.REPORT}", soft_wrap=True, highlight=False)
 
 
 def _method(
@@ -194,6 +195,29 @@ def _method(
     experiment = prepare(presets.resolve(None, [*own, *sets])[1])
     target = attacked.of_method(experiment.population, images=images, seed=seed)
     return target, f"{experiment.in_words()} on {experiment.scenario.data.name}"
+
+
+@app.command("report")
+def write_report(
+    folder: Annotated[Path, typer.Argument(help="Of a run, a study, or what attacks found.")],
+) -> None:
+    """Write report.html again, from what is in a folder."""
+    from simulations import attack, report, result
+    from simulations.study import command
+
+    makers = {
+        result.RESULT: report.of_run,
+        command.FACTS: command.report_again,
+        attack.FACTS: attack.report_again,
+    }
+    found = next((make for name, make in makers.items() if (folder / name).exists()), None)
+    if found is None:
+        raise ScenarioError(
+            f"{folder} holds none of {', '.join(makers)}; expected the folder of a finished run, "
+            "a study or an attack"
+        )
+    write_atomically(folder / report.REPORT, found(folder).encode(), mode=0o600)
+    Console().print(f"{folder / report.REPORT}", soft_wrap=True, highlight=False)
 
 
 @app.command()

@@ -8,11 +8,13 @@ from fedenc import attacks
 from fedenc.attacks.base import Attack, Means
 from fedenc.attacks.suite import Judge, attempt
 from fedenc.errors import AttackError
+from fedenc.files import write_atomically
 from simulations import attacked
 from simulations.experiment import Experiment
 
 IMAGES = 100  # uploads that are attacked
 FOILS = 1_000  # candidate images that nobody uploaded, at most
+OBSERVER, PICTURE = "observe", "observer.png"
 SECONDS, SHARE = 5.0, 0.1  # attacks start within the larger of these: absolute, and of the run
 _KEPT = (
     *("attack", "knowledge", "status", "reason", "targets", "seconds", "key_recovered"),
@@ -29,7 +31,8 @@ def quick() -> list[Attack]:
 
 
 def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[str, Any] | None:
-    """Attack a sample of the uploads; None if nobody uploaded protected images.
+    """Attack a sample of the uploads; None if nobody uploaded protected images. Also draws some of
+    them: plain, protected, and as anyone sees them without a key.
 
     Args:
         folder: the run's.
@@ -48,7 +51,10 @@ def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[st
     for attack in quick():
         if time.perf_counter() - start > max(SECONDS, SHARE * run_seconds):
             break
-        row = attempt(attack, judge, Means()).row
+        scored = attempt(attack, judge, Means())
+        row = scored.row
+        if attack.name == OBSERVER and scored.picture is not None:
+            write_atomically(folder / PICTURE, scored.picture, mode=0o600)
         if row["status"] != "does not apply":
             rows.append({key: row[key] for key in _KEPT if row.get(key) is not None})
     return {"images": len(target.uploads), "seconds": time.perf_counter() - start, "rows": rows}

@@ -15,12 +15,14 @@ from flwr.serverapp import Grid, ServerApp
 
 import clients.app
 from clients.simulated import Population
+from fedenc import provenance
 from fedenc.errors import EngineError, QuorumError, ScenarioError
+from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
 from fedenc.training.tensorboard import TensorBoard
 from server.app import Event, Outcome, serve
 from simulations import baselines as plain_training
-from simulations import engine, leakage, result, secret, third_party
+from simulations import engine, leakage, report, result, secret, third_party
 from simulations.experiment import Experiment, OnEvent
 from simulations.run_folder import PROVIDER, occupied
 
@@ -121,19 +123,21 @@ def record(
             experiment = experiment.with_bundle(folder / THIRD_PARTY)
         if resume and (folder / result.RESULT).exists():
             return _finished(experiment, folder, baselines, on_event)
-        logged = _logged(folder / result.LOG, experiment, on_event)
+        logged, phases = _logged(folder / result.LOG, experiment, on_event), Phases()
+        on_event = phases.watching(logged)
         if awaited:
-            third_party.make(experiment.population, folder / THIRD_PARTY, logged)
+            third_party.make(experiment.population, folder / THIRD_PARTY, on_event)
         start = time.perf_counter()
         try:
-            outcome = perform(experiment, logged)
+            outcome = perform(experiment, on_event)
         except QuorumError as error:
             raise QuorumError(f"{error}{_see_traces(folder)}") from None
         facts = result.build(experiment, outcome)
         if scenario.uploads:
-            logged(Event("attacks", 0, 1, "what the provider can make of the uploads"))
+            on_event(Event("attacks", 0, 1, "what the provider can make of the uploads"))
             facts["leakage"] = leakage.measure(experiment, folder, time.perf_counter() - start)
-            logged(Event("attacks", 1, 1))
+            on_event(Event("attacks", 1, 1))
+        facts |= {"phases": phases.seconds, "command": provenance.command()}
         result.write(folder, experiment, outcome, facts)
         return _finished(experiment, folder, baselines, on_event)
 
@@ -143,12 +147,31 @@ def _see_traces(folder: Path) -> str:
     return f"; what participants raised stands in {path}" if path.exists() else ""
 
 
+class Phases:
+    """How long each phase took: from its first event to its last."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._first: dict[str, float] = {}
+
+    def watching(self, on_event: OnEvent) -> OnEvent:
+        """The same, noting the time."""
+
+        def noted(event: Event) -> None:
+            now = time.perf_counter()
+            self.seconds[event.phase] = now - self._first.setdefault(event.phase, now)
+            on_event(event)
+
+        return noted
+
+
 def _finished(experiment: Experiment, folder: Path, baselines: bool, on_event: OnEvent) -> Finished:
-    """A complete run, with baselines if they are wanted now."""
+    """A complete run, with baselines if they are wanted now, and its report."""
     facts = result.read(folder)
     if baselines and "baselines" not in facts:
         facts["baselines"] = plain_training.measure(experiment.population, on_event)
         result.write_facts(folder, facts)
+    write_atomically(folder / report.REPORT, report.of_run(folder).encode(), mode=0o600)
     return Finished(folder, facts)
 
 

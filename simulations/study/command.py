@@ -19,6 +19,7 @@ from rich.table import Table
 from fedenc import provenance
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
+from simulations import report
 from simulations.study import design as designs
 from simulations.study import plots, runs, table
 from simulations.study.design import Design
@@ -77,11 +78,12 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
     sink = pa.BufferOutputStream()
     pq.write_table(table.arrow(rows), sink)
     write_atomically(folder / TABLE, sink.getvalue().to_pybytes())
-    pictures = []
+    drawn: dict[str, bytes] = {}
     for number, plot in enumerate(design.plots, start=1):
-        for kind, content in plots.draw(plot, rows).items():
+        files = plots.draw(plot, rows)
+        for kind, content in files.items():
             write_atomically(folder / "plots" / f"{number}.{kind}", content)
-        pictures.append(plot.title or f"{plot.y} over {plot.x}")
+        drawn[f"{number}. {plot.title or f'{plot.y} over {plot.x}'}"] = files["svg"]
     failed = [row for row in rows if row["status"] != "done"]
     facts = {
         "schema": SCHEMA,
@@ -91,14 +93,31 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
         "runs": {"planned": len(design.cells), "finished": len(design.cells) - len(failed)},
         "failed": [{"run": r["run"], "status": r["status"], "reason": r["reason"]} for r in failed],
         "seconds": seconds,
-        "plots": pictures,
+        "plots": list(drawn),
         "summary": table.summary(design, rows),
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
         "commit": provenance.commit(),
     }
+    write_atomically(folder / report.REPORT, report.of_study(facts, drawn).encode())
     write_atomically(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
     return Finished(folder, facts, rows)
+
+
+def report_again(folder: Path) -> str:
+    """A study's report, from the files in its folder.
+
+    Raises:
+        ScenarioError: ``study.json`` is damaged.
+    """
+    try:
+        facts = json.loads((folder / FACTS).read_text())
+        titles = facts["plots"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
+    paths = {title: folder / "plots" / f"{n}.svg" for n, title in enumerate(titles, start=1)}
+    drawn = {title: path.read_bytes() for title, path in paths.items() if path.exists()}
+    return report.of_study(facts, drawn)
 
 
 def _claim(design: Design, folder: Path, resume: bool) -> None:

@@ -2,10 +2,13 @@
 
 import base64
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+
+REPORT = "report.html"
 
 # What a table of attacks shows, besides the attack and what it knows: field, heading, kind of
 # figure, and what the heading means.
@@ -21,6 +24,17 @@ COLUMNS = (
 )
 
 
+def of_run(folder: Path) -> str:
+    """The report of ``fedenc simulate``, from what is in a run's folder alone.
+
+    Raises:
+        ScenarioError: ``result.json`` is damaged or of another version.
+    """
+    from simulations.report import run
+
+    return _page("run.html", run.content(folder))
+
+
 def of_attacks(facts: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
     """The report of ``fedenc attack``.
 
@@ -28,31 +42,44 @@ def of_attacks(facts: Mapping[str, Any], pictures: Mapping[str, bytes]) -> str:
         facts: the content of ``attacks.json``.
         pictures: PNG files by the attack's name.
     """
-    done = [row for row in facts["rows"] if row["status"] == "done"]
-    return (
-        _environment()
-        .get_template("attacks.html")
-        .render(
-            facts=facts,
-            done=done,
-            others=[row for row in facts["rows"] if row["status"] != "done"],
-            columns=[c for c in COLUMNS if any(row.get(c[0]) is not None for row in done)],
-            controls=_controls(done),
-            pictures={
-                name: "data:image/png;base64," + base64.b64encode(content).decode()
-                for name, content in pictures.items()
-            },
-        )
-    )
+    shown = {name: inlined(content) for name, content in pictures.items()}
+    return _page("attacks.html", {"facts": facts, "pictures": shown} | leaked(facts["rows"]))
+
+
+def of_study(facts: Mapping[str, Any], plots: Mapping[str, bytes]) -> str:
+    """The report of ``fedenc study``.
+
+    Args:
+        facts: the content of ``study.json``.
+        plots: SVG files by title.
+    """
+    shown = {name: inlined(content, "image/svg+xml") for name, content in plots.items()}
+    return _page("study.html", {"facts": facts, "plots": shown})
+
+
+def leaked(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a table of attacks shows: rows that are done, others, columns, and controls."""
+    done = [row for row in rows if row["status"] == "done"]
+    return {
+        "done": done,
+        "others": [row for row in rows if row["status"] != "done"],
+        "columns": [c for c in COLUMNS if any(row.get(c[0]) is not None for row in done)],
+        "controls": _controls(done),
+    }
 
 
 def _controls(done: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     """The controls of the attack that knows least, which has the most targets."""
-    scored = [row for row in done if row["control"]]
+    scored = [row for row in done if row.get("control")]
     found: Mapping[str, Mapping[str, Any]] = (
         max(scored, key=lambda row: int(row["targets"]))["control"] if scored else {}
     )
     return found
+
+
+def inlined(content: bytes, kind: str = "image/png") -> str:
+    """A picture as an address that holds it."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def shown(value: float | None, kind: str) -> str:
@@ -75,11 +102,15 @@ def with_interval(row: Mapping[str, Any], field: str, kind: str) -> str:
     return f"{text} [{low}, {high}]"
 
 
+def _page(template: str, content: Mapping[str, Any]) -> str:
+    return _environment().get_template(template).render(content)
+
+
 def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined  # only for who reports
 
     environment = Environment(
-        loader=PackageLoader("simulations"),
+        loader=PackageLoader("simulations.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
