@@ -7,10 +7,11 @@ each candidate. How he can ask decides what he learns:
 * Where there are no keys he asks with the candidate as it is.
 * Under independent keys he encrypts it several times under keys of his own, and averages. Such
   models also answer plain images, which are ciphertexts under one particular key.
-* Under shared keys he cannot make the ciphertext that the model was trained on. Plain images, or
-  images under keys of his own, are all that he has, and mean little to the model. (The uploads
-  themselves need no asking: all are members.) Once he has the key, by whichever attack, he can ask
-  as anybody can without encryption; ``ChosenMembership`` measures that.
+* Under shared keys he cannot make the ciphertext that the model was trained on. Plain images mean
+  nothing to the model. Ciphertexts under keys of his own look like what it knows, and keep what no
+  key changes: a little of what it remembers shows. (The uploads themselves need no asking: all are
+  members.) Once he has the key, by whichever attack, he can ask as well as anybody can without
+  encryption; ``ChosenMembership`` measures that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -43,7 +44,7 @@ class Membership(Attack):
         method: "rmia" (Zarifzadeh et al. 2024), which is strong with few reference models, or
             "lira" (Carlini et al. 2022). Both are offline: no reference model sees a candidate.
         queries: "plain" (candidates as they are), "encrypted" (under the attacker's own keys), or
-            "auto", which is "encrypted" where keys are independent or no plain image fits.
+            "auto", which is "encrypted" where there are keys.
         references: models to train, at least 2.
         copies: ciphertexts of each candidate that answers are averaged over.
     """
@@ -129,8 +130,7 @@ class Membership(Attack):
         """What to ask with, one round after another: images for the attacked model, and for each of
         the reference models."""
         method, asked = observation.method, 1 + self.references
-        plainly = method.cipher is None or (_takes_plain(method) and method.shares_keys)
-        if self.queries == "plain" or (self.queries == "auto" and plainly):
+        if self.queries == "plain" or method.cipher is None:
             yield [images] * asked
         else:
             for copy in range(self.copies):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from trained import OVERFITTING, small, trained
+from trained import OVERFITTING, OWNERS, small, trained, uploaded
 from victims import attacked
 
 from fedenc import ciphers
@@ -20,6 +20,9 @@ from fedenc.attacks.registry import attack_class
 from fedenc.attacks.target import Target
 from fedenc.errors import AttackError
 from fedenc.keys import POLICIES, Policy
+from fedenc.protection import Network, Plain
+from fedenc.training.training_set import TrainingSet
+from fedenc.transformation.bundle import Transformation
 
 FEW = {"references": 2, "copies": 2}
 
@@ -32,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plain() -> Target:
-    return trained(small("none", "same"))
+    return trained(uploaded(dict.fromkeys(range(OWNERS), Plain())))
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +83,22 @@ def test_a_model_of_other_images_tells_nothing(plain: Target, folder: Path) -> N
 def test_a_shared_key_hides_members_until_one_can_encrypt_with_it(
     same: Target, folder: Path
 ) -> None:
-    without = found(Membership(**FEW), same, folder).auc
-    encrypted = found(Membership(queries="encrypted", **FEW), same, folder).auc
-    with_it = found(ChosenMembership(**FEW), same, folder).auc
-    assert with_it.low > 0.6
-    assert without.low < 0.5 < without.high
-    assert encrypted.low < 0.5 < encrypted.high
+    asked_plainly = found(Membership(queries="plain", **FEW), same, folder).auc
+    under_other_keys = found(Membership(**FEW), same, folder).auc
+    under_its_key = found(ChosenMembership(**FEW), same, folder).auc
+    assert asked_plainly.low < 0.5 < asked_plainly.high
+    assert under_its_key.low > max(0.6, under_other_keys.value, asked_plainly.value)
+
+
+def test_a_shared_network_hides_no_members(folder: Path) -> None:
+    negate = torch.nn.Conv2d(3, 3, 1)
+    with torch.no_grad():
+        negate.weight.copy_(-torch.eye(3)[:, :, None, None])
+        negate.bias.fill_(1)
+    bundle = Transformation("digest", {"method": "unet", "size": [16, 16]}, negate)
+    target = trained(uploaded(dict.fromkeys(range(OWNERS), Network(bundle))))
+    assert torch.equal(target.uploads.images, 255 - target.plain)
+    assert found(NetworkMembership(**FEW), target, folder).auc.low > 0.6
 
 
 def test_both_ways_of_asking_where_keys_are_independent(folder: Path) -> None:
@@ -107,7 +120,7 @@ def test_scores_depend_on_what_is_declared_and_nothing_else(plain: Target, folde
         shown=None,
         trained_on=None,
     )
-    own = folder / "none-same"
+    own = folder / "none-None"
     assert torch.equal(run(attack, blind, own), run(attack, plain, own))
 
 
@@ -118,7 +131,7 @@ def test_resuming_does_not_train_again_and_gives_equal_bytes(
         same,
         model=dataclasses.replace(same.model, config=dataclasses.replace(OVERFITTING, epochs=1)),
     )
-    attack = Membership(queries="encrypted", **FEW)
+    attack = Membership(**FEW)
     first = run(attack, short, tmp_path)
     with monkeypatch.context() as patch:
         forbid_training(patch)
@@ -132,7 +145,7 @@ def test_resuming_does_not_train_again_and_gives_equal_bytes(
 
 def test_it_reports_how_far_it_is(plain: Target, folder: Path) -> None:
     told: list[float] = []
-    means = Means(folder=folder / "none-same", report=lambda done, text: told.append(done))
+    means = Means(folder=folder / "none-None", report=lambda done, text: told.append(done))
     attack = Membership(**FEW)
     attack.run(plain.observe(attack.knowledge), means)
     assert told == sorted(told)
@@ -188,6 +201,37 @@ def test_what_each_variant_is_for() -> None:
     ]
     for name in ("membership", "membership-chosen", "membership-network"):
         assert attack_class(name).name == name
+
+
+def test_reference_models_train_on_as_many_images_and_views(
+    plain: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sets: list[TrainingSet] = []
+
+    def note(model: object, training_set: TrainingSet, *_: object) -> None:
+        sets.append(training_set)
+
+    monkeypatch.setattr(shadow, "_trained", note)
+    uploads, public = plain.uploads, plain.public
+    assert public is not None
+    two_views = dataclasses.replace(uploads, views=torch.arange(50) % 2)
+
+    def number_them(images: Tensor, number: int) -> Tensor:
+        return images ^ number
+
+    made = shadow.train_references(plain.model, two_views, public, number_them, 2, Means())
+    rows = [one.rows for one in made]
+    assert [len(r) for r in rows] == [25, 25]
+    assert not torch.equal(*rows)
+    for number, training_set in enumerate(sets):
+        assert training_set.views == 2
+        for view in range(2):
+            images = training_set.images[view::2] ^ number
+            assert torch.equal(images, public.images[rows[number]])
+            assert torch.equal(training_set.labels[view::2], public.labels[rows[number]])
+    few = Labelled(public.images[:40], public.labels[:40], public.classes)
+    made = shadow.train_references(plain.model, uploads, few, number_them, 1, Means())
+    assert [len(one.rows) for one in made] == [20]
 
 
 @pytest.mark.parametrize("policy", POLICIES)

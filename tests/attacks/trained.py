@@ -1,6 +1,7 @@
 """Targets with a model, as a provider trains it on what was uploaded."""
 
 import dataclasses
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
@@ -11,23 +12,30 @@ from fedenc import ciphers, models
 from fedenc.attacks.base import Model
 from fedenc.attacks.target import Target, make_target
 from fedenc.keys import KeyRing, Policy
-from fedenc.protection import Keyed
+from fedenc.protection import Keyed, Protection
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import fit
 from fedenc.training.training_set import TrainingSet
 
 CPU = torch.device("cpu")
+OWNERS = 4
 OVERFITTING = TrainingConfig(epochs=15, batch_size=32, learning_rate=0.03, precision="fp32")
 
 
 def small(cipher: str, policy: Policy, count: int = 50) -> Target:
-    """As ``victims``, of half the height and width: networks train in a quarter of the time. Keys
-    that images share are the same in every run."""
-    whole = victims("none", "same", count)
+    """Photographs under keys, which are the same in every run where images share them."""
+    made = ciphers.make(cipher)
+    rings = (KeyRing.simulated("victims", i, shared=policy == "same") for i in range(OWNERS))
+    return uploaded({i: Keyed(made, ring, policy) for i, ring in enumerate(rings)}, count)
+
+
+def uploaded(protections: Mapping[int, Protection], count: int = 50) -> Target:
+    """As ``victims``, of half the height and width: networks train in a quarter of the time."""
+    whole = victims("none", "same", count, OWNERS)
     assert whole.public is not None
     assert whole.candidates is not None
     return make_target(
-        {i: Keyed(ciphers.make(cipher), _ring(i, policy), policy) for i in range(4)},
+        protections,
         _halved(whole.plain),
         whole.labels,
         whole.uploads.owners,
@@ -36,10 +44,6 @@ def small(cipher: str, policy: Policy, count: int = 50) -> Target:
         candidate_labels=whole.candidate_labels,
         shown=whole.shown,
     )
-
-
-def _ring(owner: int, policy: Policy) -> KeyRing:
-    return KeyRing.simulated("victims", owner, shared=policy == "same")
 
 
 def _halved(images: Tensor) -> Tensor:
