@@ -3,7 +3,7 @@
 Gradient descent on an image, so that the model finds a class in it, as in MIFace (Fredrikson, Jha &
 Ristenpart, CCS 2015, algorithm 1), with two priors that came later: a small total variation, and
 statistics of activations that agree with what batch normalisation remembers of the training images
-(DeepInversion: Yin et al., CVPR 2020, equations 3 and 4).
+(DeepInversion: Yin et al., CVPR 2020, §3.2).
 
 The picture is in the model's own domain. A model trained under one shared key shows ciphertexts;
 one with an invariant input shows canonical forms.
@@ -119,7 +119,7 @@ def _variation(values: Tensor) -> Tensor:
 @contextmanager
 def _remembered(network: nn.Module) -> Iterator[list[Tensor]]:
     """Within, a forward pass adds for every batch normalisation how far mean and variance of its
-    inputs are from those that it remembers: Yin et al. 2020, equation 4."""
+    inputs are from those that it remembers: Yin et al. 2020, §3.2."""
     distances: list[Tensor] = []
 
     def compare(layer: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Any) -> None:
