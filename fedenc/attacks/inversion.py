@@ -3,7 +3,7 @@
 Gradient descent on an image, so that the model finds a class in it, as in MIFace (Fredrikson, Jha &
 Ristenpart, CCS 2015, algorithm 1), with two priors that came later: a small total variation, and
 statistics of activations that agree with what batch normalisation remembers of the training images
-(DeepInversion: Yin et al., CVPR 2020, equations 3 and 4).
+(DeepInversion: Yin et al., CVPR 2020, §3.2).
 
 The picture is in the model's own domain. A model trained under one shared key shows ciphertexts;
 one with an invariant input shows canonical forms.
@@ -24,8 +24,10 @@ from fedenc import seeding
 from fedenc.attacks.base import Attack, Cost, Findings, Knowledge, Means, Method, Observation
 from fedenc.errors import AttackError
 from fedenc.models.network import Network
+from fedenc.training.predict import predict
 
-PULL = 20  # steps between images as the model takes them: uint8, and canonical if it makes them so
+START = 0.1  # deviations of the noise around the mean image that it starts from
+REPORTED = 20  # steps
 BETAS = 0.9, 0.999  # of Adam
 
 
@@ -40,9 +42,9 @@ class Inversion(Attack):
         statistics: weight of the statistics that batch normalisation remembers.
     """
 
-    steps: int = 300
+    steps: int = 200
     rate: float = 0.05
-    smoothness: float = 1.0
+    smoothness: float = 30.0
     statistics: float = 0.1
     name: ClassVar[str] = "inversion"
     source: ClassVar[str] = (
@@ -70,58 +72,54 @@ class Inversion(Attack):
         network = copy.deepcopy(observation.model.network).to(means.device).eval()
         network.requires_grad_(False)
         classes, shown = observation.labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        pictures, losses = self._descend(network, classes.to(means.device), means)
-        return Findings(images=pictures[shown], facts={"confidence": (-losses).exp().mean().item()})
+        pictures = self._descend(network, classes.to(means.device), means).cpu()
+        scores = predict(network, pictures, device=means.device, precision="fp32")
+        confidence = scores.gather(1, classes[:, None]).mean().item()
+        return Findings(images=pictures[shown], facts={"confidence": confidence})
 
-    def _descend(self, network: Network, classes: Tensor, means: Means) -> tuple[Tensor, Tensor]:
-        """The best picture of each of K classes, uint8 (K, C, H, W), and the model's loss on it,
-        float (K,), both on the CPU."""
-        a = network.architecture
+    def _descend(self, network: Network, classes: Tensor, means: Means) -> Tensor:
+        """A picture of each of K classes: uint8 (K, C, H, W), on the device."""
+        a, stage = network.architecture, network.input
         generator = seeding.generator(means.seed, "inversion")
         noise = torch.randn(len(classes), a.channels, *a.size, generator=generator)
-        stage = network.input
         mean, deviation = (t.view(-1, 1, 1) for t in (stage.mean, stage.std))
-        values = (mean + deviation * noise.to(means.device)).clamp(0, 1)
-        best = torch.zeros_like(values, dtype=torch.uint8)
-        lowest = torch.full((len(classes),), math.inf, device=means.device)
+        values = (mean + START * deviation * noise.to(means.device)).clamp(0, 1)
+        pictures = torch.empty_like(values, dtype=torch.uint8)
         first, second = torch.zeros_like(values), torch.zeros_like(values)
         for step in range(1, self.steps + 1):
             values.requires_grad_()
             with _remembered(network) as distances:
                 logits = network.body(network.adapter((values - mean) / deviation))
-            loss = F.cross_entropy(logits, classes, reduction="sum")
-            loss = loss + self.smoothness * _variation(values)
-            loss = loss + self.statistics * len(classes) * torch.stack([*distances, loss * 0]).sum()
+            loss = F.cross_entropy(logits, classes) + self.smoothness * _variation(values)
+            if distances:
+                loss = loss + self.statistics * torch.stack(distances).sum()
             (gradient,) = torch.autograd.grad(loss, values)
             with torch.no_grad():
-                rate = self.rate * (1 + math.cos(math.pi * step / self.steps)) / 2
+                rate = self.rate * (1 + math.cos(math.pi * (step - 1) / self.steps)) / 2
                 first.lerp_(gradient, 1 - BETAS[0])
                 second.lerp_(gradient.square(), 1 - BETAS[1])
-                mean_square = second / (1 - BETAS[1] ** step)
-                change = first / (1 - BETAS[0] ** step) / mean_square.sqrt().clamp_min(1e-12)
-                values = (values.detach() - rate * change).clamp(0, 1)
-                if step % PULL and step < self.steps:
-                    continue
-                pictures = stage.features((255 * values).round().to(torch.uint8))
-                found = F.cross_entropy(network(pictures), classes, reduction="none")
-                better = found < lowest
-                best[better], lowest[better] = pictures[better], found[better]
-                values = pictures / 255
-                means.report(step / self.steps, f"loss {found.mean().item():.3f}")
-        return best.cpu(), lowest.cpu()
+                scale = (second / (1 - BETAS[1] ** step)).sqrt().clamp_min(1e-12)
+                values = (values - rate * first / (1 - BETAS[0] ** step) / scale).clamp(0, 1)
+                # What the network gets to see of these values. A stage that folds folds them back.
+                rounded = (255 * values).round().to(torch.uint8)
+                pictures = stage.features(rounded)
+                values = torch.where(pictures == rounded, values, pictures / 255)
+            if step % REPORTED == 0 or step == self.steps:
+                means.report(step / self.steps, f"step {step} of {self.steps}, loss {loss:.3f}")
+        return pictures
 
 
 def _variation(values: Tensor) -> Tensor:
-    """Total variation: mean absolute difference of neighbours, summed over images."""
-    down = (values[..., 1:, :] - values[..., :-1, :]).abs().mean((1, 2, 3))
-    across = (values[..., 1:] - values[..., :-1]).abs().mean((1, 2, 3))
-    return (down + across).sum()
+    """Total variation: the mean absolute difference of neighbours, below and beside."""
+    down = values[..., 1:, :] - values[..., :-1, :]
+    across = values[..., 1:] - values[..., :-1]
+    return down.abs().mean() + across.abs().mean()
 
 
 @contextmanager
 def _remembered(network: nn.Module) -> Iterator[list[Tensor]]:
     """Within, a forward pass adds for every batch normalisation how far mean and variance of its
-    inputs are from those that it remembers: Yin et al. 2020, equation 4."""
+    inputs are from those that it remembers: Yin et al. 2020, §3.2."""
     distances: list[Tensor] = []
 
     def compare(layer: nn.BatchNorm2d, inputs: tuple[Tensor, ...], output: Any) -> None:

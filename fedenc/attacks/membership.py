@@ -7,10 +7,11 @@ each candidate. How he can ask decides what he learns:
 * Where there are no keys he asks with the candidate as it is.
 * Under independent keys he encrypts it several times under keys of his own, and averages. Such
   models also answer plain images, which are ciphertexts under one particular key.
-* Under shared keys he cannot make the ciphertext that the model was trained on. Plain images, or
-  images under keys of his own, are all that he has, and mean little to the model. (The uploads
-  themselves need no asking: all are members.) Once he has the key, by whichever attack, he can ask
-  as anybody can without encryption; ``ChosenMembership`` measures that.
+* Under shared keys he cannot make the ciphertext that the model was trained on. Plain images mean
+  nothing to the model. Ciphertexts under keys of his own look like what it knows, and keep what no
+  key changes: a little of what it remembers shows. (The uploads themselves need no asking: all are
+  members.) Once he has the key, by whichever attack, he can ask as well as anybody can without
+  encryption; ``ChosenMembership`` measures that.
 """
 
 from collections.abc import Iterator, Sequence
@@ -29,7 +30,7 @@ from fedenc.shard import UNPROTECTED
 from fedenc.training.predict import predict
 
 METHODS = ("rmia", "lira")
-QUERIES = ("auto", "plain", "encrypted")
+QUERIES = ("encrypted", "plain")
 POPULATION = 1000  # public images that candidates are compared with, at most
 LEAST = 32  # public images to train on
 TRAINING = 0.8  # of the work, roughly
@@ -42,14 +43,13 @@ class Membership(Attack):
     Args:
         method: "rmia" (Zarifzadeh et al. 2024), which is strong with few reference models, or
             "lira" (Carlini et al. 2022). Both are offline: no reference model sees a candidate.
-        queries: "plain" (candidates as they are), "encrypted" (under the attacker's own keys), or
-            "auto", which is "encrypted" where keys are independent or no plain image fits.
+        queries: "encrypted" (under the attacker's own keys, where there are keys) or "plain".
         references: models to train, at least 2.
         copies: ciphertexts of each candidate that answers are averaged over.
     """
 
     method: str = "rmia"
-    queries: str = "auto"
+    queries: str = "encrypted"
     references: int = 4
     copies: int = 8
     name: ClassVar[str] = "membership"
@@ -129,8 +129,7 @@ class Membership(Attack):
         """What to ask with, one round after another: images for the attacked model, and for each of
         the reference models."""
         method, asked = observation.method, 1 + self.references
-        plainly = method.cipher is None or (_takes_plain(method) and method.shares_keys)
-        if self.queries == "plain" or (self.queries == "auto" and plainly):
+        if self.queries == "plain" or method.cipher is None:
             yield [images] * asked
         else:
             for copy in range(self.copies):
@@ -160,14 +159,14 @@ class Membership(Attack):
 
 @dataclass(frozen=True)
 class ChosenMembership(Membership):
-    """The same, asking the model with what an owner's device encrypts under the shared key."""
+    """Tells which candidates were trained on, by what an owner's device makes of them (one key)."""
 
     name: ClassVar[str] = "membership-chosen"
     knowledge: ClassVar[frozenset[Knowledge]] = Membership.knowledge | {Knowledge.CHOSEN}
 
     def unsuitable(self, method: Method) -> str | None:
         if method.policy != "same":
-            return "needs one key for all images (elsewhere, membership is stronger)"
+            return "needs one key that all images share"
         return None
 
     def _queries(
@@ -181,7 +180,7 @@ class ChosenMembership(Membership):
 
 @dataclass(frozen=True)
 class NetworkMembership(Membership):
-    """The same for images under a shared network, which the attacker applies himself."""
+    """Tells which candidates were trained on, by what the shared network makes of them."""
 
     name: ClassVar[str] = "membership-network"
     knowledge: ClassVar[frozenset[Knowledge]] = Membership.knowledge | {Knowledge.NETWORK}
@@ -207,14 +206,14 @@ def confidence(probabilities: Tensor, labels: Tensor) -> Tensor:
 
 def log_odds(probabilities: Tensor, labels: Tensor) -> Tensor:
     """``log(p / (1 − p))`` of the label's probability p, which is nearly normal over models
-    (Carlini et al. 2022, §VI): float (N, classes) and int64 (N,) to float64 (N,)."""
+    (Carlini et al. 2022, "logit scaling"): float (N, classes) and int64 (N,) to float64 (N,)."""
     probabilities = probabilities.double().clamp_min(1e-45)  # the least float32
     others = probabilities.scatter(1, labels[:, None], 0).sum(1)  # 1 − p, without cancellation
     return confidence(probabilities, labels).log() - others.log()
 
 
 def lira(victim: Tensor, references: Tensor) -> Tensor:
-    """Offline LiRA (Carlini et al. 2022, §V): how far the attacked model is above the normal
+    """Offline LiRA (Carlini et al. 2022): how far the attacked model is above the normal
     distribution of those that did not see the image, in deviations.
 
     Few models give a poor estimate of an image's own variance; as the paper advises, one is used
@@ -232,7 +231,7 @@ def lira(victim: Tensor, references: Tensor) -> Tensor:
 
 
 def ratio(victim: Tensor, references: Tensor, unseen: Tensor, a: float) -> Tensor:
-    """Pr(x|θ) / Pr(x) of every image x (Zarifzadeh et al. 2024, §3).
+    """Pr(x|θ) / Pr(x) of every image x (Zarifzadeh et al. 2024).
 
     Pr(x) is a mean over models that saw x and models that did not. Only the latter are there, and
     the former are taken to be at ``a`` p + 1 − a where the latter are at p: offline RMIA.
@@ -271,7 +270,7 @@ def calibrate(references: Tensor, unseen: Tensor) -> float:
 
 
 def rmia(candidates: Tensor, population: Tensor) -> Tensor:
-    """The share of other images that a candidate's ratio is not below (Zarifzadeh et al. 2024, §3,
+    """The share of other images that a candidate's ratio is not below (Zarifzadeh et al. 2024,
     with γ = 1). Among candidates of equal share the ratio decides.
 
     Args:

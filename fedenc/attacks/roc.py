@@ -1,8 +1,9 @@
 """How well scores tell members from others: area under the ROC curve, true positives at few false
 ones.
 
-Carlini et al. (2022, §IV) argue that an attack on membership is measured by its true-positive rate
-at a low false-positive rate: the area under the curve hides whether anybody is found for certain.
+Carlini et al. (IEEE S&P 2022) argue that an attack on membership is measured by its true-positive
+rate at a low false-positive rate: the area under the curve hides whether anybody is found for
+certain.
 """
 
 import math
