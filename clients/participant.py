@@ -16,7 +16,7 @@ import torch
 
 from fedenc.data.augment import Augmentation, expand
 from fedenc.keys import KeyRing
-from fedenc.protection import Context, Plain, Protection
+from fedenc.protection import Context, Protection
 from fedenc.scenario.sections import ENCRYPTED, PLAIN, SAME_KEY, Condition
 from fedenc.shard import NONCE_BYTES, TRAIN, Shard, seal
 
@@ -151,7 +151,7 @@ class Participant:
         context = Context("query", nonce, ids, independent=True)
         protection = self.query_protection or self.protection
         if condition == PLAIN:
-            protection = Plain()
+            protection = protection.plain()
         elif condition == SAME_KEY:
             context = Context(TRAIN, nonce, ids)
         return self._seal(condition, images, protection, context)

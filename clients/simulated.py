@@ -156,7 +156,7 @@ class Population:
             train=Labelled(self.dataset.train.images[mine], self._labels[mine]),
             held_out=self._held_out(i),
             ring=self.ring(i),
-            protection=Plain() if i in self.plain else method,
+            protection=method.plain() if i in self.plain else method,
             query_protection=method,
             views=s.encryption.views,
             augmentation=augment.named(

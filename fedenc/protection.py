@@ -10,6 +10,7 @@ from typing import ClassVar, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from fedenc.ciphers.base import Cipher
@@ -75,14 +76,23 @@ class Protection(Protocol):
     def protect(self, images: Tensor, context: Context) -> Tensor:
         """uint8 (N, C, H, W) to uint8 (N, *output_shape(C, H, W)), a function of its arguments."""
 
+    def plain(self) -> "Plain":
+        """How images are sent plain to a provider that expects protected ones."""
+
     def __str__(self) -> str:
         """A description for people."""
 
 
 @dataclass(frozen=True)
 class Plain:
-    """No protection: the baseline, and the choice of participants that upload plain images."""
+    """No protection: the baseline, and the choice of participants that upload plain images.
 
+    Attributes:
+        cipher: what the provider's other images are protected by. Images are brought into its
+            public layout, so that one model takes both; None: they stay as they are.
+    """
+
+    cipher: Cipher | None = None
     name: ClassVar[str] = UNPROTECTED[0]
     policy: ClassVar[Policy | None] = None
     policies: ClassVar[tuple[Policy, ...]] = ()
@@ -92,10 +102,15 @@ class Plain:
         return dict(UNPROTECTED[1])
 
     def output_shape(self, channels: int, height: int, width: int) -> tuple[int, int, int]:
-        return channels, height, width
+        if self.cipher is None:
+            return channels, height, width
+        return self.cipher.output_shape(channels, height, width)
 
     def protect(self, images: Tensor, context: Context) -> Tensor:
-        return images
+        return images if self.cipher is None else self.cipher.layout(images)
+
+    def plain(self) -> "Plain":
+        return self
 
     def __str__(self) -> str:
         return "none"
@@ -138,6 +153,9 @@ class Keyed:
         )
         return self.cipher.encrypt(images, keystream)
 
+    def plain(self) -> Plain:
+        return Plain(self.cipher)
+
     def __str__(self) -> str:
         return f"{self.name}, {_SHARED[self.policy]}"
 
@@ -168,8 +186,26 @@ class Network:
     def protect(self, images: Tensor, context: Context) -> Tensor:
         return self.bundle.protect(images)
 
+    def plain(self) -> Plain:
+        return Plain()
+
     def __str__(self) -> str:
         alpha = self.bundle.info.get("config", {}).get("alpha")
         gan = self.bundle.method == "gan"
         how = "GAN-based" if gan else f"α = {alpha:g}" if alpha is not None else self.bundle.method
         return f"shared transformation network, no keys, {how}"
+
+
+def plain_fits(protection: Protection, shape: tuple[int, int, int]) -> bool:
+    """Whether plain images, as ``protection.plain()`` sends them, have the shape of protected ones.
+
+    Args:
+        protection: of the other images.
+        shape: (C, H, W) of plain images.
+
+    Raises:
+        CipherError, TransformationError: images of this shape cannot be protected.
+    """
+    image = torch.zeros(1, *shape, dtype=torch.uint8)
+    sent = protection.plain().protect(image, Context("query", b"", np.arange(1)))
+    return tuple(sent.shape[1:]) == protection.output_shape(*shape)

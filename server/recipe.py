@@ -1,9 +1,12 @@
 """From a scenario to the library's network, training configuration and run."""
 
+from collections.abc import Mapping
+
 import torch
 
 from fedenc import models
 from fedenc.models.network import Network
+from fedenc.plugins import Parameter
 from fedenc.scenario import ProviderView
 from fedenc.scenario.sections import Augmentation, Model, Training
 from fedenc.training.config import TrainingConfig
@@ -14,8 +17,16 @@ from fedenc.training.training_set import TrainingSet
 from server.trainer import ReceivedPool
 
 
-def network(model: Model, shape: tuple[int, int, int], classes: int, seed: int) -> Network:
-    """The scenario's network, untrained, for images of ``shape`` (C, H, W).
+def network(
+    model: Model,
+    shape: tuple[int, int, int],
+    classes: int,
+    seed: int,
+    *,
+    cipher: str,
+    cipher_params: Mapping[str, Parameter],
+) -> Network:
+    """The scenario's network, untrained, for images of ``shape`` (C, H, W) under a cipher.
 
     Raises:
         TrainingError: a name that does not exist, or parts that do not fit.
@@ -28,6 +39,8 @@ def network(model: Model, shape: tuple[int, int, int], classes: int, seed: int) 
         size=(height, width),
         input=model.input,
         adapter=model.adapter,
+        cipher=cipher,
+        cipher_params=cipher_params,
         seed=seed,
     )
 
@@ -69,7 +82,14 @@ def begin(
     """
     method = server_method(view.augmentation)
     return fit(
-        network(view.model, view.shape, len(view.classes), view.seed),
+        network(
+            view.model,
+            view.shape,
+            len(view.classes),
+            view.seed,
+            cipher=view.cipher,
+            cipher_params=view.cipher_params,
+        ),
         TrainingSet(pool.images, pool.labels, view.views),
         training_config(view.training, view.augmentation, method=method),
         seed=view.seed,

@@ -16,7 +16,6 @@ from clients.simulated import Population
 from fedenc.data import Dataset
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
-from fedenc.scenario import Scenario
 from fedenc.training.loop import Run, fit
 from fedenc.training.predict import predict
 from fedenc.training.training_set import TrainingSet
@@ -42,12 +41,12 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     )
     total = 1 + len(owners)
     on_event(Event("baselines", 0, total, "everybody's plain images together"))
-    central = _accuracy(_training(scenario, together, population.dataset), population.dataset)
+    central = _accuracy(_training(population, together), population.dataset)
     alone = []
     for i, owner in enumerate(owners):
         on_event(Event("baselines", 1 + i, total, f"owner {i} alone"))
         try:
-            run = _training(scenario, owner.train, population.dataset)
+            run = _training(population, owner.train)
         except TrainingError:  # the scenario is sound, or all together would have failed
             continue
         alone.append(_accuracy(run, population.dataset))
@@ -64,14 +63,26 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     }
 
 
-def _training(scenario: Scenario, train: Labelled, dataset: Dataset) -> Run[Network]:
+def _training(population: Population, train: Labelled) -> Run[Network]:
     """The provider's training, on plain images. TrainingError: there are too few of them."""
+    scenario, dataset = population.scenario, population.dataset
     shape = train.images.shape[1:]
     augmentation = scenario.augmentation
     plain = augmentation.domain == "plain"
     method = augmentation.train if plain else server_method(augmentation)
+    protection = population.protection(0)
+    model = scenario.model
+    if protection.name not in ("pixel", "none"):  # their plain training may use folded values
+        model = model.model_copy(update={"input": "raw"})
     return fit(
-        network(scenario.model, shape, len(dataset.classes), scenario.seed),
+        network(
+            model,
+            shape,
+            len(dataset.classes),
+            scenario.seed,
+            cipher=protection.name,
+            cipher_params=protection.params(),
+        ),
         TrainingSet(torch.from_numpy(train.images), torch.from_numpy(train.labels)),
         training_config(scenario.training, augmentation, method=method),
         seed=scenario.seed,

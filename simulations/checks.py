@@ -9,8 +9,10 @@ from fedenc.data import NAMES
 from fedenc.data.augment import AUGMENTATIONS
 from fedenc.errors import CipherError, DataError, FedencError, ScenarioError, TrainingError
 from fedenc.models.inputs import KINDS
+from fedenc.protection import plain_fits
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import PLAIN, TRANSFORMATION
+from fedenc.shard import ParamValue
 from fedenc.training.recipes import RECIPES
 from server.recipe import network, server_method, training_config
 from simulations import engine, third_party
@@ -139,11 +141,12 @@ def _shapes(population: Population) -> Iterator[str]:
     except CipherError as error:
         yield f"encryption: {error}"
         return
-    if shape != original and (s.clients.plain_fraction or PLAIN in s.conditions()):
+    wanted = s.clients.plain_fraction or PLAIN in s.conditions()
+    if wanted and not plain_fits(protection, original):
         yield (
             f"encryption.cipher = {s.encryption.cipher!r} turns {original} images into {shape}, so "
-            "one model cannot take both: leave 'plain' out of inference.queries and set "
-            "clients.plain_fraction to 0"
+            "one model cannot take both, as the cipher gives plain images no layout of that shape: "
+            "leave 'plain' out of inference.queries and set clients.plain_fraction to 0"
         )
 
 
@@ -153,15 +156,23 @@ def _training(population: Population) -> Iterator[str]:
     if not s.uploads or not _known(s, "model", "training", "augmentation", "data", "encryption"):
         return
     try:
-        shape = population.dataset.shape
+        shape, params = population.dataset.shape, dict[str, ParamValue]()
         if not s.awaits_bundle:
-            shape = population.protection(0).output_shape(*shape)
+            protection = population.protection(0)
+            shape, params = protection.output_shape(*shape), protection.params()
     except FedencError:  # said by other checks
         return
     try:
         training_config(s.training, s.augmentation, method=server_method(s.augmentation))
         for model in s.model.variants():
-            network(model, shape, len(population.dataset.classes), s.seed)
+            network(
+                model,
+                shape,
+                len(population.dataset.classes),
+                s.seed,
+                cipher=s.encryption.cipher,
+                cipher_params=params,
+            )
     except TrainingError as error:
         yield str(error)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from clients.simulated import Population, shared_network
 from fedenc.data.augment import strongest
 from fedenc.errors import FedencError, ScenarioError
-from fedenc.protection import Network, Protection
+from fedenc.protection import Network, Protection, plain_fits
 from fedenc.scenario import ProviderView, Scenario
 from fedenc.scenario.contradictions import unsuitable
 from fedenc.scenario.sections import PLAIN, Section
@@ -141,7 +141,7 @@ def _settled(scenario: Scenario, network: Transformation | None) -> Scenario:
     chosen = "keys" in scenario.encryption.model_fields_set
     if not chosen and protection.policies and protection.policy not in protection.policies:
         scenario = _changed(scenario, "encryption", keys=protection.policies[0])
-    if scenario.inference.queries is None and _reshapes(population, protection):
+    if scenario.inference.queries is None and not _takes_plain(population, protection):
         left = tuple(c for c in scenario.conditions() if c != PLAIN)
         scenario = _changed(scenario, "inference", queries=left)
     return scenario
@@ -152,11 +152,10 @@ def _changed(scenario: Scenario, section: str, **values: object) -> Scenario:
     return scenario.model_copy(update={section: before.model_copy(update=values)})
 
 
-def _reshapes(population: Population, protection: Protection) -> bool:
-    """Whether protected images have another shape, so that plain queries do not fit the model;
-    False if they cannot be protected at all, which the checks report."""
+def _takes_plain(population: Population, protection: Protection) -> bool:
+    """Whether plain queries fit the model; True if images cannot be protected at all, which the
+    checks report."""
     try:
-        original = population.dataset.shape
-        return protection.output_shape(*original) != original
+        return plain_fits(protection, population.dataset.shape)
     except FedencError:
-        return False
+        return True

@@ -9,7 +9,7 @@ import torch
 
 from fedenc import ciphers
 from fedenc.keys import KeyRing, Policy
-from fedenc.protection import Context, Keyed, Network, Plain, Protection
+from fedenc.protection import Context, Keyed, Network, Plain, Protection, plain_fits
 from fedenc.shard import UNPROTECTED
 from fedenc.transformation.bundle import build, save_transformation
 
@@ -77,3 +77,24 @@ def test_no_protection_changes_nothing_and_says_so() -> None:
     assert (plain.name, plain.params()) == (UNPROTECTED[0], dict(UNPROTECTED[1]))
     assert plain.output_shape(3, 8, 8) == (3, 8, 8)
     assert (plain.policy, plain.policies, str(plain)) == (None, (), "none")
+
+
+def test_plain_images_travel_in_the_layout_of_protected_ones() -> None:
+    cipher = ciphers.make("etc-gray", block_size=4)
+    keyed = Keyed(cipher, RING, "image")
+    plain = keyed.plain()
+    assert (plain.name, plain.params(), plain.plain()) == ("none", {}, plain)
+    found = plain.protect(IMAGES, context())
+    assert torch.equal(found, cipher.layout(IMAGES))
+    assert tuple(found.shape[1:]) == plain.output_shape(3, 8, 8) == keyed.output_shape(3, 8, 8)
+    assert plain_fits(keyed, (3, 8, 8))
+    for same in (Plain(), Keyed(ciphers.make("pixel"), RING, "image").plain()):
+        assert torch.equal(same.protect(IMAGES, context()), IMAGES)
+
+
+def test_a_cipher_that_changes_the_shape_may_have_no_layout(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cipher = ciphers.make("etc-gray", block_size=4)
+    monkeypatch.setattr(type(cipher), "layout", ciphers.Cipher.layout)
+    assert not plain_fits(Keyed(cipher, RING, "image"), (3, 8, 8))

@@ -85,6 +85,35 @@ class Cipher(ABC):
     def key_space_log2(self, channels: int, height: int, width: int) -> float:
         """log2 of the number of distinct keys for one image of this shape."""
 
+    def layout(self, images: Tensor) -> Tensor:
+        """What encryption does to images before any key comes in, such as padding.
+
+        Whoever has a plain image can bring it into the shape of ciphertexts by this.
+
+        Args:
+            images: uint8 (N, C, H, W).
+
+        Returns:
+            uint8 (N, *output_shape(C, H, W)); it may be the images themselves.
+        """
+        return images
+
+    def canonical(self, images: Tensor) -> Tensor | None:
+        """The canonical form: one image that stands for all that keys turn an image into.
+
+        For every key, ``canonical(encrypt(x)) == canonical(layout(x))``, bit for bit, and the form
+        itself is what some key makes of x. It needs no key, so it is what a ciphertext tells anyone
+        under independent keys; see ``fedenc.orbits``. A cipher without such a form leaves this
+        method as it is.
+
+        Args:
+            images: ciphertexts, or images in their ``layout``: uint8 (N, *output_shape(C, H, W)).
+
+        Returns:
+            New uint8 of the same shape; None if the cipher has no such form.
+        """
+        return None
+
     def output_shape(self, channels: int, height: int, width: int) -> Shape:
         """The shape (C, H, W) that an encrypted image of this plain shape has.
 

@@ -16,6 +16,7 @@ from fedenc.ciphers import functional
 from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.ciphers.blocks import check_padding, log2_factorial, padded, unpad
 from fedenc.keys import Keystream
+from fedenc.orbits import forms
 
 BLOCK = 4
 
@@ -54,15 +55,21 @@ class ELE(Cipher):
         places = keystream.permutations(count, 1)[:, 0]
         return torch.from_numpy(order), torch.from_numpy(flips), torch.from_numpy(places)
 
+    def layout(self, images: Tensor) -> Tensor:
+        _, height, width = self.output_shape(*images.shape[1:])
+        return functional.pad_edges(images, height, width)
+
+    def canonical(self, images: Tensor) -> Tensor:
+        return forms.ele(images)
+
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
         order, flips, places = key
-        channels, height, width = self.output_shape(*images.shape[1:])
-        blocks = functional.split_blocks(functional.pad_edges(images, height, width), BLOCK)
-        scrambled = functional.scramble_nibbles(functional.split_nibbles(blocks), order, flips)
-        merged = functional.merge_nibbles(
-            functional.permute_blocks(scrambled, places), channels, BLOCK
-        )
-        return functional.merge_blocks(merged, height, width)
+        full = self.layout(images)
+        nibbles = functional.split_nibbles(functional.split_blocks(full, BLOCK))
+        scrambled = functional.scramble_nibbles(nibbles, order, flips)
+        permuted = functional.permute_blocks(scrambled, places)
+        merged = functional.merge_nibbles(permuted, full.shape[1], BLOCK)
+        return functional.merge_blocks(merged, *full.shape[2:])
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         order, flips, places = key

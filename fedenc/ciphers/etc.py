@@ -19,6 +19,7 @@ from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.ciphers.blocks import check_block_size, check_padding, padded
 from fedenc.errors import CipherError
 from fedenc.keys import Keystream
+from fedenc.orbits import forms
 
 COLOR_ORDERS = 6
 
@@ -66,13 +67,19 @@ class EtC(Cipher):
             return scrambling
         return *scrambling, torch.from_numpy(keystream.integers(COLOR_ORDERS, count))
 
-    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+    def layout(self, images: Tensor) -> Tensor:
         _, height, width = self.output_shape(*images.shape[1:])
-        padded_images = functional.pad_edges(images, height, width)
-        parts = blocks.scramble(functional.split_blocks(padded_images, self.block_size), key[:3])
+        return functional.pad_edges(images, height, width)
+
+    def canonical(self, images: Tensor) -> Tensor:
+        return forms.etc(images, block_size=self.block_size, color_shuffle=self.color_shuffle)
+
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        full = self.layout(images)
+        parts = blocks.scramble(functional.split_blocks(full, self.block_size), key[:3])
         if self.color_shuffle:
             parts = functional.shuffle_block_colors(parts, key[3])
-        return functional.merge_blocks(parts, height, width)
+        return functional.merge_blocks(parts, *full.shape[2:])
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         parts = functional.split_blocks(images, self.block_size)

@@ -17,6 +17,7 @@ from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.ciphers.blocks import check_block_size, check_padding, padded
 from fedenc.errors import CipherError
 from fedenc.keys import Keystream
+from fedenc.orbits import forms
 
 SUBSAMPLINGS = ("4:4:4", "4:2:0")
 
@@ -74,9 +75,16 @@ class EtCGray(Cipher):
     def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
         return blocks.draw_scrambling(keystream, self._blocks(height, width))
 
-    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+    def layout(self, images: Tensor) -> Tensor:
+        """Pad, convert to YCbCr and join the planes."""
         full = functional.pad_edges(images, *self._padded(*images.shape[2:]))
-        gray = self._join(functional.rgb_to_ycbcr(full))
+        return self._join(functional.rgb_to_ycbcr(full))
+
+    def canonical(self, images: Tensor) -> Tensor:
+        return forms.etc(images, block_size=self.block_size, color_shuffle=False)
+
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        gray = self.layout(images)
         scrambled = blocks.scramble(functional.split_blocks(gray, self.block_size), key)
         return functional.merge_blocks(scrambled, *gray.shape[2:])
 

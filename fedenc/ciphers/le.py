@@ -19,6 +19,7 @@ from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.ciphers.blocks import check_padding, log2_factorial, padded, unpad
 from fedenc.errors import CipherError
 from fedenc.keys import Keystream
+from fedenc.orbits import forms
 
 BLOCK = 4
 COMPATIBLE = ("", "icce2018")
@@ -65,12 +66,22 @@ class LE(Cipher):
         flips = published_flips(order) if self.compat else keystream.bits(positions)[:, None]
         return torch.from_numpy(order), torch.from_numpy(flips)
 
+    def layout(self, images: Tensor) -> Tensor:
+        _, height, width = self.output_shape(*images.shape[1:])
+        return functional.pad_edges(images, height, width)
+
+    def canonical(self, images: Tensor) -> Tensor:
+        """As the base class says, for LE's own keys; ``icce2018`` has fewer of them, so there its
+        ciphertexts share this form, but it need not be one of them, and may tell less than they do.
+        """
+        return forms.le(images)
+
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
-        channels, height, width = self.output_shape(*images.shape[1:])
-        blocks = functional.split_blocks(functional.pad_edges(images, height, width), BLOCK)
-        scrambled = functional.scramble_nibbles(functional.split_nibbles(blocks), *key)
-        merged = functional.merge_nibbles(scrambled, channels, BLOCK)
-        return functional.merge_blocks(merged, height, width)
+        full = self.layout(images)
+        nibbles = functional.split_nibbles(functional.split_blocks(full, BLOCK))
+        scrambled = functional.scramble_nibbles(nibbles, *key)
+        merged = functional.merge_nibbles(scrambled, full.shape[1], BLOCK)
+        return functional.merge_blocks(merged, *full.shape[2:])
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         nibbles = functional.split_nibbles(functional.split_blocks(images, BLOCK))

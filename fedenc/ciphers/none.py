@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.keys import Keystream
+from fedenc.orbits import forms
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,9 @@ class NoCipher(Cipher):
 
     def apply(self, images: Tensor, key: KeyParts) -> Tensor:
         return images.clone()
+
+    def canonical(self, images: Tensor) -> Tensor:
+        return forms.none(images)
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         return images.clone()

@@ -23,6 +23,7 @@ from fedenc.ciphers.base import Cipher, KeyParts, Shape
 from fedenc.errors import CipherError
 from fedenc.keys import Keystream
 from fedenc.keys.keystream import integer_bytes
+from fedenc.orbits import forms
 
 COLOR_ORDERS = 6
 
@@ -75,6 +76,9 @@ class Pixel(Cipher):
     def apply_into(self, images: Tensor, key: KeyParts, out: Tensor) -> Tensor:
         functional.negative_positive(images, key[0], out=out)
         return functional.color_shuffle_(out, key[1]) if self.color_shuffle else out
+
+    def canonical(self, images: Tensor) -> Tensor:
+        return forms.pixel(images, color_shuffle=self.color_shuffle)
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         restored = functional.color_unshuffle(images, key[1]) if self.color_shuffle else images

@@ -24,6 +24,7 @@ from fedenc.ciphers.blocks import (
     unpad,
 )
 from fedenc.keys import Keystream
+from fedenc.orbits import forms
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,17 @@ class Scramble(Cipher):
         order = keystream.permutations(self._blocks(height, width), 1)[:, 0]
         return (torch.from_numpy(order),)
 
-    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+    def layout(self, images: Tensor) -> Tensor:
         _, height, width = self.output_shape(*images.shape[1:])
-        blocks = functional.split_blocks(
-            functional.pad_edges(images, height, width), self.block_size
-        )
-        return functional.merge_blocks(functional.permute_blocks(blocks, key[0]), height, width)
+        return functional.pad_edges(images, height, width)
+
+    def canonical(self, images: Tensor) -> Tensor:
+        return forms.scramble(images, block_size=self.block_size)
+
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        full = self.layout(images)
+        permuted = functional.permute_blocks(functional.split_blocks(full, self.block_size), key[0])
+        return functional.merge_blocks(permuted, *full.shape[2:])
 
     def invert(self, images: Tensor, key: KeyParts, shape: Shape) -> Tensor:
         blocks = functional.split_blocks(images, self.block_size)

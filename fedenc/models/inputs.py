@@ -1,50 +1,29 @@
 """The input stage: uint8 images to normalised floats, and features that a cipher cannot change.
 
-Negative-positive transformation (NP) maps a value p to p or 255 − p; colour shuffling (CS) permutes
-a pixel's channels (Sirichotedumrong, Kinoshita & Kiya, IEEE Access 2019). Hence
+``invariant`` is the canonical form of the cipher that protects the images (``fedenc.orbits``): of
+all that its keys make of an image, the one that stands for them. ``invariant-np`` is ``min(p, 255 −
+p)``, which does not change under negative-positive transformation (NP) alone.
 
-* ``min(p, 255 − p)`` per channel does not change under NP, and
-* the same, sorted over the channels, changes under neither,
-
-for any key. Folding happens in uint8, before any float, so that a plain image and every ciphertext
-of it enter the network as the same bits. These features are complete: with independent uniform
-keys nothing else about the pixel is left to learn. They are also exactly what any observer sees.
+Features are computed in uint8, before any float, so that a plain image and every ciphertext of it
+enter the network as the same bits. They are complete: with independent uniform keys nothing else
+about the image is left to learn. They are also exactly what any observer sees.
 """
 
 import math
+from collections.abc import Callable, Mapping
 from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
 
+from fedenc import orbits
 from fedenc.errors import TrainingError
+from fedenc.orbits.values import fold as fold
+from fedenc.orbits.values import fold_sorted as fold_sorted
+from fedenc.plugins import Parameter
 
 InputKind = Literal["raw", "invariant", "invariant-np"]
 KINDS: tuple[str, ...] = get_args(InputKind)
-
-
-def fold(images: Tensor) -> Tensor:
-    """``min(p, 255 − p)``: uint8 of any shape to uint8 in 0..127, invariant under NP."""
-    return torch.minimum(images, 255 - images)
-
-
-def fold_sorted(images: Tensor) -> Tensor:
-    """Fold, then sort each pixel's channels in ascending order: invariant under NP and CS.
-
-    uint8 N×C×H×W to the same shape.
-    """
-    folded = fold(images)
-    if folded.shape[1] != 3:
-        return folded.sort(dim=1).values
-    # Three comparisons of pairs: much faster than a general sort along a dimension of three.
-    a, b, c = folded.unbind(1)
-    a, b = torch.minimum(a, b), torch.maximum(a, b)
-    b, c = torch.minimum(b, c), torch.maximum(b, c)
-    a, b = torch.minimum(a, b), torch.maximum(a, b)
-    ordered = torch.empty_like(images)  # in the memory format of the images
-    for channel, values in enumerate((a, b, c)):
-        ordered[:, channel] = values
-    return ordered
 
 
 class InputStage(nn.Module):
@@ -53,16 +32,36 @@ class InputStage(nn.Module):
     ``mean`` and ``std`` (float32, C values in [0, 1]) are buffers and travel with the weights. They
     are measured on the images that the model trains on, after folding, by ``measure``; until then
     they centre the stage's nominal range.
+
+    Args:
+        channels: C.
+        kind: ``raw``, ``invariant`` or ``invariant-np``.
+        cipher: for ``invariant``, whose canonical form. For ``pixel`` it is always the sorted fold,
+            which no colour shuffling changes either: without that, ``invariant-np`` is the one that
+            lies in the orbit. For ``none`` and None it is the same, not the image itself, so that a
+            training on plain images can be compared with one on pixel-based ciphertexts.
+        cipher_params: its public parameters in full.
+
+    Raises:
+        TrainingError: another kind, or a cipher without a canonical form.
+        CipherError: a cipher that does not exist.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, channels: int, kind: str = "raw") -> None:
+    def __init__(
+        self,
+        channels: int,
+        kind: str = "raw",
+        cipher: str | None = None,
+        cipher_params: Mapping[str, Parameter] | None = None,
+    ) -> None:
         super().__init__()
         if kind not in KINDS:
             raise TrainingError(f"input is {kind!r}; expected one of {', '.join(KINDS)}")
         self.kind = cast(InputKind, kind)
+        self._features = _features(self.kind, cipher, cipher_params or {})
         self.channels = channels
         centre, spread = (0.5, 0.25) if kind == "raw" else (0.25, 0.125)
         self.register_buffer("mean", torch.full((channels,), centre))
@@ -70,9 +69,7 @@ class InputStage(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """What the network gets to see, still as uint8."""
-        if self.kind == "raw":
-            return images
-        return fold(images) if self.kind == "invariant-np" else fold_sorted(images)
+        return images if self._features is None else self._features(images)
 
     @torch.no_grad()
     def measure(self, images: Tensor, *, chunk: int = 256) -> None:
@@ -113,3 +110,20 @@ class InputStage(nn.Module):
 
     def extra_repr(self) -> str:
         return f"channels={self.channels}, kind={self.kind!r}"
+
+
+def _features(
+    kind: InputKind, cipher: str | None, params: Mapping[str, Parameter]
+) -> Callable[[Tensor], Tensor] | None:
+    if kind == "raw":
+        return None
+    if kind == "invariant-np":
+        return fold
+    if cipher in (None, "none", "pixel"):
+        return fold_sorted
+    form = orbits.canonical(cipher, params)
+    if form is None:
+        raise TrainingError(
+            f"input is 'invariant', but cipher {cipher!r} has no canonical form; use 'raw'"
+        )
+    return form

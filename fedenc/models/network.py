@@ -1,10 +1,12 @@
 """A network as it is trained and stored: input stage, optional adapter, body."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
 from fedenc.models.inputs import InputStage
+from fedenc.plugins import Parameter
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,9 @@ class Architecture:
     size: tuple[int, int]  # height, width in pixels
     input: str = "raw"
     adapter: str | None = None
+    # the cipher whose canonical form or blocks the network reads, if it depends on one
+    cipher: str | None = None
+    cipher_params: Mapping[str, Parameter] = field(default_factory=dict)
 
 
 class Network(nn.Module):
@@ -29,7 +34,12 @@ class Network(nn.Module):
     def __init__(self, architecture: Architecture, adapter: nn.Module, body: nn.Module) -> None:
         super().__init__()
         self.architecture = architecture
-        self.input = InputStage(architecture.channels, architecture.input)
+        self.input = InputStage(
+            architecture.channels,
+            architecture.input,
+            architecture.cipher,
+            architecture.cipher_params,
+        )
         self.adapter = adapter
         self.body = body
 

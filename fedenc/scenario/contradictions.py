@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fedenc.orbits import FORMLESS
 from fedenc.scenario.sections import (
     FOREIGN,
     PLAIN,
@@ -49,10 +50,15 @@ def contradictions(s: "Scenario") -> Iterable[str]:
 
 def unsuitable(stage: str, encryption: Encryption) -> str | None:
     """Why an input stage does not go with a cipher, as the end of a sentence; None if it does."""
-    if stage != "raw" and encryption.cipher not in ("pixel", "none"):
+    if stage == "invariant" and (encryption.keyless or encryption.cipher in FORMLESS):
         return (
-            f"undoes NP and CS only, but encryption.cipher is '{encryption.cipher}'; use "
-            "model.input = 'raw' or cipher 'pixel'"
+            f"is the cipher's canonical form, but encryption.cipher = '{encryption.cipher}' has "
+            "none; use model.input = 'raw' or another cipher"
+        )
+    if stage == "invariant-np" and encryption.cipher not in ("pixel", "none"):
+        return (
+            f"undoes NP only, but encryption.cipher is '{encryption.cipher}'; use model.input = "
+            "'invariant'"
         )
     shuffled = encryption.cipher == "pixel" and encryption.color_shuffle is not False
     if stage == "invariant-np" and shuffled:

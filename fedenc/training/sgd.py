@@ -72,6 +72,8 @@ class SgdStepper:
             f"{a.name}, {a.channels} channels, {a.classes} classes, {a.size[0]}×{a.size[1]}, "
             f"input {a.input}, adapter {a.adapter}"
         )
+        if a.cipher not in (None, "none", "pixel"):
+            model += f", blocks or canonical form of {a.cipher} {dict(a.cipher_params)}"
         settings = self.config.as_dict().items()
         return {"model": model} | {f"training.{name}": value for name, value in settings}
 

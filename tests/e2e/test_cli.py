@@ -20,8 +20,8 @@ BAD = {
     "unknown augmentation": (["augmentation.server='mixup'"], "mixup"),
     "unknown recipe": (["training.recipe='adamw'"], "adamw"),
     "unknown adapter": (["model.adapter='deep'"], "deep"),
-    "invariant to another cipher": (
-        ["model.input='invariant'", "encryption.cipher='le'"],
+    "invariant to a cipher without such a form": (
+        ["model.input='invariant'", "encryption.cipher='logistic-rc4'"],
         "model.input = 'invariant'",
     ),
     "missing root": (["data.name='cifar10'", "data.root='/no/such/folder'"], "/no/such/folder"),

@@ -3,6 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedenc import ciphers
 from fedenc.errors import TrainingError
 from fedenc.models import inputs
 from fedenc.models.inputs import InputStage
@@ -98,3 +99,22 @@ def test_what_does_not_exist_is_refused():
         InputStage(3).set([0.5, 0.5], [0.2, 0.2, 0.2])
     with pytest.raises(TrainingError, match="positive"):
         InputStage(1).set([0.5], [0.0])
+
+
+@pytest.mark.parametrize("cipher", [None, "none", "pixel"])
+def test_without_blocks_the_invariant_input_is_the_sorted_fold(cipher):
+    images = pixels(4, 3, 6, 6)
+    stage = InputStage(3, "invariant", cipher, {"color_shuffle": False})
+    assert torch.equal(stage.features(images), inputs.fold_sorted(images))
+
+
+def test_the_invariant_input_of_another_cipher_is_its_canonical_form():
+    images = pixels(4, 3, 16, 16)
+    cipher = ciphers.make("etc", block_size=8)
+    stage = InputStage(3, "invariant", "etc", cipher.params())
+    assert torch.equal(stage.features(images), cipher.canonical(images))
+
+
+def test_a_cipher_without_a_form_has_no_invariant_input():
+    with pytest.raises(TrainingError, match="'logistic-rc4' has no canonical form; use 'raw'"):
+        InputStage(3, "invariant", "logistic-rc4", {"drop": 0})

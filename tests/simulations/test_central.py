@@ -66,6 +66,28 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     assert again.model.sha256 == whole["model"]["sha256"]
 
 
+FORMS = {
+    "pixel": ["model.name=tiny"],
+    "etc": ["model.name=set"],
+    "etc-gray": ["model.name=tiny", "encryption.options={subsampling='4:2:0'}"],
+    "scramble": ["model.name=set", "encryption.block_size=8"],
+    "le": ["model.name=tiny"],
+    "ele": ["model.name=set"],
+}
+
+
+@pytest.mark.parametrize("cipher", FORMS)
+def test_a_canonical_input_answers_plain_and_encrypted_queries_alike(
+    cipher: str, tmp_path: Path
+) -> None:
+    """Also where plain images have another shape than ciphertexts: they are sent in its layout."""
+    sets = [f"encryption.cipher={cipher}", "model.input=invariant", "model.compare=[]"]
+    found = centrally(tmp_path, *sets, *FORMS[cipher])
+    assert found["clients"]["plain"] == 1
+    assert found["accuracy"]["plain"]["queries"] == 24
+    assert found["agreement"] == {"plain_vs_encrypted": 1, "pairs": 24}
+
+
 @pytest.mark.e2e
 def test_the_engine_ends_with_the_same_model(tmp_path: Path) -> None:
     without = centrally(tmp_path / "without")

@@ -77,3 +77,27 @@ def test_an_invariant_model_answers_plain_and_encrypted_queries_alike(
     encrypted = ciphers.make("pixel", color_shuffle=color_shuffle).encrypt(images, keystream)
     assert not torch.equal(encrypted, images)
     assert torch.equal(predict(model, encrypted, device=CPU), predict(model, images, device=CPU))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "set"])
+@pytest.mark.parametrize("method", ["etc", "etc-gray", "scramble", "le", "ele"])
+def test_a_canonical_form_answers_plain_and_encrypted_queries_alike(images, method, name):
+    cipher = ciphers.make(method)
+    keystream = KeyRing.simulated(1, 0).keystream(
+        method=method, policy="same", purpose="query", nonce=bytes(16), ids=np.arange(len(images))
+    )
+    plain, encrypted = cipher.layout(images), cipher.encrypt(images, keystream)
+    channels, *size = plain.shape[1:]
+    model = models.build(
+        name,
+        channels=channels,
+        classes=5,
+        size=tuple(size),
+        input="invariant",
+        cipher=method,
+        cipher_params=cipher.params(),
+    )
+    model.input.measure(encrypted)
+    answers = predict(model, plain, device=CPU)
+    assert torch.equal(predict(model, encrypted, device=CPU), answers)
+    assert len(answers.unique(dim=0)) > 1, "and different images differently"

@@ -1,0 +1,1 @@
+"""What independent keys leave a network to learn."""
