@@ -159,17 +159,22 @@ def listing(
                 if one.unsuitable(Method(cipher, built, policy, shape, built.params())) is None
             )
             if fitting:
-                key = "any keys" if fitting == POLICIES else "keys " + ", ".join(fitting)
+                key = "any keys" if fitting == POLICIES else "keys " + " or ".join(fitting)
                 applies.setdefault(key, []).append(cipher)
+        every = len(ciphers.names()) - 1
+        texts = [
+            f"{'every cipher' if len(found) == every else ', '.join(found)} ({keys})"
+            for keys, found in applies.items()
+        ]
         shared = Method("transformation", None, None, shape)
         if Knowledge.NETWORK in one.knowledge or one.unsuitable(shared) is None:
-            applies.setdefault("no keys", []).append("transformation")
+            texts.append("the shared network")
         rows.append(
             {
                 "attack": name,
-                "what": (type(one).__doc__ or "").strip().partition("\n")[0],
+                "what": (type(one).__doc__ or "").strip().partition("\n")[0].replace("``", ""),
                 "knowledge": ", ".join(sorted(k.value for k in one.knowledge)) or "uploads alone",
-                "methods": "\n".join(f"{', '.join(v)}: {k}" for k, v in applies.items()),
+                "methods": "; ".join(texts),
                 "cost": one.cost,
                 "source": one.source,
             }

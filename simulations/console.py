@@ -8,6 +8,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -116,14 +117,16 @@ def show_attacks(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def show_listing(console: Console, rows: Sequence[Mapping[str, str]]) -> None:
     """Print the attacks there are."""
-    table = Table(box=None)
-    table.add_column("attack", style="bold", no_wrap=True)
-    for name in ("what it does", "knows, besides uploads and method", "applies to", "takes"):
-        table.add_column(name)
     for row in rows:
-        table.add_row(*(row[key] for key in ("attack", "what", "knowledge", "methods", "cost")))
-        table.add_section()
-    console.print(table)
+        console.print(f"[bold]{row['attack']}[/bold] ({row['cost']})", highlight=False)
+        lines = {"": row["what"], "knows: ": row["knowledge"], "applies to: ": row["methods"]}
+        for heading, text in lines.items():
+            console.print(Padding(f"[dim]{heading}[/dim]{text}", (0, 0, 0, 4)), highlight=False)
+    console.print(
+        "\nIn brackets: what it takes on a CPU for a few hundred small images. Every attacker "
+        "knows the method, its parameters and the key policy; see docs/attacks.md.",
+        highlight=False,
+    )
 
 
 def _attacks(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
