@@ -18,9 +18,11 @@ from fedenc.attacks.correlation import (
 )
 from fedenc.attacks.recovery import COLOR_ORDERS, UNKNOWN, Recovered
 from fedenc.attacks.same_key_blocks import etc, etc_gray, scramble
+from fedenc.attacks.same_key_ele import ele
 from fedenc.attacks.same_key_le import le
 from fedenc.ciphers import functional
 from fedenc.ciphers.base import KeyParts
+from fedenc.ciphers.ele import ELE
 from fedenc.ciphers.etc import EtC
 from fedenc.ciphers.etc_gray import EtCGray
 from fedenc.ciphers.le import BLOCK, LE
@@ -64,7 +66,7 @@ class PrincipalComponent(Attack):
             return f"knows no way to read a key of {method.name} from ciphertexts alone"
         if not method.shares_keys and not isinstance(cipher, LE):
             return "needs images that share a key, but keys are independent"
-        side = BLOCK if isinstance(cipher, LE) else getattr(cipher, "block_size", 1)
+        side = BLOCK if isinstance(cipher, LE | ELE) else getattr(cipher, "block_size", 1)
         if min(method.shape[1:]) < 2 * side:
             return f"needs images of two blocks or more a side, of {side} pixels each"
         if not self.neighbours and not isinstance(cipher, Pixel):
@@ -77,7 +79,7 @@ class PrincipalComponent(Attack):
             raise AttackError(f"{self.name} {reason}")
         assert method.cipher is not None
         groups = list(observation.groups())
-        enough = 1 if isinstance(method.cipher, LE) else ENOUGH
+        enough = _FEWEST.get(type(method.cipher), ENOUGH)
         if (largest := max(map(len, groups), default=0)) < enough:
             raise AttackError(
                 f"{self.name} needs {enough} or more uploads under one key, found {largest}; "
@@ -145,9 +147,11 @@ def _decrypted(
     return solved
 
 
+_FEWEST: dict[type, int] = {LE: 1, ELE: 48}  # ELE shows a block's key once in every image
 _SOLVERS: dict[type, Callable[[Method, Tensor, bool], Solved]] = {
     Pixel: _decrypted(_pixel),
     LE: _decrypted(lambda method, encrypted, _: le(encrypted)),
+    ELE: _decrypted(lambda method, encrypted, _: ele(encrypted)),
     Scramble: _decrypted(lambda method, encrypted, _: scramble(method, encrypted)),
     EtC: _decrypted(lambda method, encrypted, _: etc(method, encrypted)),
     EtCGray: lambda method, encrypted, _: etc_gray(method, encrypted),
