@@ -13,7 +13,7 @@ from fedenc.attacks.correlation import (
     standardised,
 )
 from fedenc.attacks.recovery import Recovered
-from fedenc.attacks.same_key_le import cut_blocks, falling, joined, steps
+from fedenc.attacks.same_key_le import cut_blocks, falling, joined, paired, steps
 from fedenc.ciphers import functional
 from fedenc.ciphers.blocks import TURNS
 from fedenc.ciphers.ele import BLOCK
@@ -76,11 +76,8 @@ def ele(encrypted: Tensor) -> Recovered:
     match = torch.einsum("nmk,nml->mkl", standardised(expected), standardised(low))
     sign = sign[block]
     for number, one in enumerate(match):
-        for _ in range(half):  # the surest first
-            place, which = divmod(int(one.abs().argmax()), half)
-            order[number, lower[number, which]] = place
-            sign[number, lower[number, which]] = one[place, which].sign()
-            one[place], one[:, which] = 0, 0
+        here = lower[number]
+        order[number, here], sign[number, here] = paired(one)
     flips = torch.zeros_like(sign).scatter_(1, order, (sign < 0).float()).to(torch.uint8)
     parts = order[None], flips[None], functional.invert_permutation(block)[None]
     return Recovered(parts, tuple(part.long() for part in parts))

@@ -44,11 +44,7 @@ def le(encrypted: Tensor) -> Recovered:
     order[upper] = torch.arange(positions // 2, positions)
     expected = steps(joined(values[..., upper], channels))
     match = standardised(cut_blocks(expected)).T @ standardised(blocks[..., lower].flatten(0, 2))
-    for _ in range(len(lower)):  # the surest first
-        place, one = divmod(int(match.abs().argmax()), len(lower))
-        order[lower[one]] = place
-        sign[lower[one]] = match[place, one].sign()
-        match[place], match[:, one] = 0, 0
+    order[lower], sign[lower] = paired(match)
     flips = torch.zeros(positions).scatter_(0, order, (sign < 0).float()).to(torch.uint8)
     parts = order[None, None], flips[None, None]
     return Recovered(parts, tuple(part.long() for part in parts))
@@ -95,6 +91,20 @@ def _in_colour(values: Tensor, upper: Tensor, channels: int) -> Tensor:
     upper = upper.view(-1, channels).gather(1, colours(pixels, *grid_edges(BLOCK, BLOCK)))
     pictures = joined(values[..., upper.flatten()], channels)
     return upper[:, red_green_blue(pictures)].flatten()
+
+
+def paired(match: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair rows and columns of correlations, (K, K), the surest pairs first.
+
+    Returns:
+        int64 (K,), the row of every column, and float (K,), the sign of their correlation.
+    """
+    row, sign, free = torch.empty(len(match), dtype=torch.int64), match.sign(), match.abs()
+    for _ in range(len(match)):
+        one, other = divmod(int(free.argmax()), len(match))
+        row[other] = one
+        free[one], free[:, other] = -1, -1
+    return row, sign[row, torch.arange(len(match))]
 
 
 def joined(blocks: Tensor, channels: int) -> Tensor:
