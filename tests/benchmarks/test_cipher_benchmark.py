@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.ciphers import loops, run
+from benchmarks.ciphers import canonical, loops, run
 from benchmarks.ciphers.measure import METHODS, Case, key_bytes, measure
 from fedenc.keys.keystream import integer_bytes
 
@@ -48,3 +48,12 @@ def test_loops_hide_and_keep_what_the_method_does(method: str, policy: str) -> N
     else:
         folded = [np.sort(np.minimum(x, 255 - x), axis=None) for x in (values, found[0])]
     assert np.array_equal(*folded)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_canonical_forms_are_measured_where_there_are_any(method: str) -> None:
+    row = canonical.measure(method, 20, 2)
+    assert (row is None) == (method == "logistic-rc4")
+    if row is not None:
+        assert row["canonical"]["median"] > 0
+        assert canonical.table([row]).splitlines()[-1].startswith(f"| {method} |")
