@@ -12,6 +12,7 @@ from fedenc.attacks.common import unknown_key, zero_key_pictures
 from fedenc.attacks.correlation import (
     colours,
     grid_edges,
+    negative,
     principal_component,
     red_green_blue,
     signs,
@@ -53,8 +54,9 @@ class PrincipalComponent(Attack):
     gray picture is put together.
 
     All of it holds up to complementing every image, and where blocks are turned or every block has
-    its own key, up to turning and mirroring every image. Photographs tell which is right (light
-    comes from above; few values are bright, but they are far from the mean), except for the mirror.
+    its own key, up to turning and mirroring every image. Photographs tell which is right (few
+    values are bright, but they are far from the mean; light comes from above), except for the
+    mirror.
 
     Args:
         neighbours: use correlations of neighbours; otherwise the first principal component alone,
@@ -116,7 +118,8 @@ def _pixel(method: Method, encrypted: Tensor, neighbours: bool) -> Recovered:
     else:
         flat = values.flatten(1)
         sign = principal_component(flat)[1].view(values.shape[1:]).sign()
-    sign = _light_from_above(values * sign, sign, height, width)
+    if negative(values * sign):
+        sign = -sign
     places, channels = sign.shape
     source = torch.arange(channels).expand(places, channels)  # of every encrypted channel
     if cipher.color_shuffle and neighbours:
@@ -134,13 +137,6 @@ def _pixel(method: Method, encrypted: Tensor, neighbours: bool) -> Recovered:
         return Recovered(parts, tuple(part.long() for part in parts))
     # masks are those of encrypted channels: without the order of colours they are of no plain one
     return Recovered(parts, tuple(torch.full(part.shape, UNKNOWN) for part in parts))
-
-
-def _light_from_above(signed: Tensor, sign: Tensor, height: int, width: int) -> Tensor:
-    """Complement all signs (P, C) if images (N, P, C) under them are darker at the top."""
-    picture = signed.mean((0, 2)).view(height, width)
-    half = height // 2
-    return -sign if half and picture[:half].mean() < picture[-half:].mean() else sign
 
 
 def _decrypted(

@@ -6,14 +6,16 @@ from torch import Tensor
 from fedenc.attacks.assembly import turn_cells
 from fedenc.attacks.correlation import (
     colours,
+    falling,
     grid_edges,
+    negative,
     principal_component,
     red_green_blue,
     signs,
     standardised,
 )
 from fedenc.attacks.recovery import Recovered
-from fedenc.attacks.same_key_le import cut_blocks, falling, joined, paired, steps
+from fedenc.attacks.same_key_le import cut_blocks, joined, paired, steps
 from fedenc.ciphers import functional
 from fedenc.ciphers.blocks import TURNS
 from fedenc.ciphers.ele import BLOCK
@@ -53,14 +55,14 @@ def ele(encrypted: Tensor) -> Recovered:
     sign[block] *= signs(brightness[:, block, None], *grid_edges(*grid))
     values = torch.where(sign < 0, 15 - nibbles, nibbles)
     bright = values.gather(2, upper.expand(len(nibbles), -1, -1)).mean(2)  # (N, M)
-    if float((bright - bright.mean()).pow(3).mean()) < 0:  # fewer bright values, but farther off
+    if negative(bright):
         sign, values, bright = -sign, 15 - values, 15 - bright
     block = max(
         (
             turn_cells(block.view(grid), code).flatten()
             for code in range(TURNS if grid[0] == grid[1] else TURNS // 2)
         ),
-        key=lambda one: falling(bright[:, one].view(-1, *grid)),
+        key=lambda one: falling(bright[:, one].mean(0).view(grid)),
     )
 
     upper, lower, placed = upper[block], lower[block], values[:, block]

@@ -7,6 +7,7 @@ from torch import Tensor
 from fedenc.attacks.correlation import (
     colours,
     grid_edges,
+    negative,
     principal_component,
     red_green_blue,
     standardised,
@@ -31,12 +32,12 @@ def le(encrypted: Tensor) -> Recovered:
     blocks = functional.split_nibbles(functional.split_blocks(encrypted, BLOCK)).float()
     blocks = blocks.view(len(blocks), *grid, -1)  # (N, rows, columns, positions)
     positions = blocks.shape[3]
-    brightness, loadings = principal_component(blocks.flatten(0, 2))
+    _, loadings = principal_component(blocks.flatten(0, 2))
     upper, lower = loadings.abs().argsort(descending=True).chunk(2)
     sign = loadings.sign()
-    if falling(brightness.view(-1, *grid)) < 0:
-        sign = -sign
     values = torch.where(sign < 0, 15 - blocks, blocks)
+    if negative(values[..., upper]):
+        sign, values = -sign, 15 - values
     cell = _cells(values[..., upper], channels)
     order = torch.empty(positions, dtype=torch.int64)
     upper = upper[cell.argsort(stable=True)]  # in plain order, but for the order of colours
@@ -48,13 +49,6 @@ def le(encrypted: Tensor) -> Recovered:
     flips = torch.zeros(positions).scatter_(0, order, (sign < 0).float()).to(torch.uint8)
     parts = order[None, None], flips[None, None]
     return Recovered(parts, tuple(part.long() for part in parts))
-
-
-def falling(brightness: Tensor) -> float:
-    """How much more of brightness (N, rows, columns) there is at the top than at the bottom."""
-    picture = brightness.mean(0)
-    half = len(picture) // 2
-    return float(picture[:half].mean() - picture[-half:].mean())
 
 
 def _cells(values: Tensor, channels: int) -> Tensor:

@@ -15,6 +15,7 @@ from fedenc.attacks.same_key import PrincipalComponent
 from fedenc.attacks.target import Target
 from fedenc.ciphers import functional
 from fedenc.errors import AttackError
+from fedenc.images.metrics import ssim
 
 Params = dict[str, bool | int]
 NP: Params = {"color_shuffle": False}
@@ -87,6 +88,14 @@ def test_brightness_of_etc_gray() -> None:
     true = functional.rgb_to_ycbcr(target.plain)[:, :1].expand(target.plain.shape)
     assert mirrored_or_not(found.images, true) == 1
     assert all((part[0] >= 0).sum() == 16 for part in found.key[0])
+
+
+@pytest.mark.parametrize("cipher", ["pixel", "le"])
+def test_photographs_without_sky_are_not_complemented(cipher: str) -> None:
+    target = victims(cipher, "same")
+    found = attacked(PrincipalComponent(), target)
+    assert found.images is not None
+    assert ssim(found.images, target.plain).mean() > 0.4
 
 
 def test_each_participant_has_its_own_key() -> None:
