@@ -149,6 +149,19 @@ def colours(values: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return torch.tensor(where)
 
 
+def negative(values: Tensor) -> bool:
+    """Whether photographs seem to be complemented: they have fewer bright values than dark ones,
+    but farther from the mean, so that their third central moment is positive. Float (...)."""
+    return float((values - values.mean()).pow(3).mean()) < 0
+
+
+def falling(picture: Tensor) -> float:
+    """How much more there is at the top of a picture (rows, columns) than at the bottom: light
+    comes from above."""
+    half = len(picture) // 2
+    return float(picture[:half].mean() - picture[-half:].mean())
+
+
 def red_green_blue(pictures: Tensor) -> Tensor:
     """Which of three colours is which: green goes with both others, and of those blue is the one
     with less at the bottom, where there is no sky.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from fedenc.attacks.assembly import Arrangement, assemble, composed, rearranged, turn_cells
 from fedenc.attacks.base import Method
-from fedenc.attacks.correlation import colours, grid_edges, red_green_blue
+from fedenc.attacks.correlation import colours, falling, grid_edges, negative, red_green_blue
 from fedenc.attacks.recovery import COLOR_ORDERS, UNKNOWN, Recovered
 from fedenc.ciphers import functional
 from fedenc.ciphers.base import KeyParts
@@ -29,9 +29,7 @@ def scramble(method: Method, encrypted: Tensor) -> Recovered:
 def etc(method: Method, encrypted: Tensor) -> Recovered:
     """Places, turns and complements by borders, in gray; then colours by those of neighbours.
 
-    The whole picture is set upright by two habits of photographs: they have fewer bright values
-    than dark ones, but farther from the mean, and light comes from above. Whether it is mirrored is
-    not known.
+    The whole picture is set upright: light comes from above. Whether it is mirrored is not known.
     """
     cipher: Any = method.cipher
     size, (height, width) = cipher.block_size, encrypted.shape[2:]
@@ -96,16 +94,12 @@ def _picture(gray: Tensor, found: Arrangement, grid: tuple[int, int]) -> Tensor:
 def upright(found: Arrangement, gray: Tensor, grid: tuple[int, int]) -> Arrangement:
     """Turn and complement an arrangement of blocks (N, M, size, size) so that it looks natural."""
     pictures = _picture(gray, found, grid)
-    if float((pictures - pictures.mean()).pow(3).mean()) < 0:
+    if negative(pictures):
         found, pictures = Arrangement(found.block, found.turn, -found.sign), 255 - pictures
     codes = range(TURNS if grid[0] == grid[1] else TURNS // 2)
-
-    def fall(code: int) -> float:
-        turned = turn_cells(pictures.mean(0), code)
-        half = len(turned) // 2
-        return float(turned[:half].mean() - turned[-half:].mean())
-
-    return rearranged(found, max(codes, key=fall), grid)
+    mean = pictures.mean(0)
+    best = max(codes, key=lambda code: falling(turn_cells(mean, code)))
+    return rearranged(found, best, grid)
 
 
 def _certain(parts: KeyParts) -> Recovered:

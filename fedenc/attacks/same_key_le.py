@@ -7,6 +7,7 @@ from torch import Tensor
 from fedenc.attacks.correlation import (
     colours,
     grid_edges,
+    negative,
     principal_component,
     red_green_blue,
     standardised,
@@ -31,33 +32,23 @@ def le(encrypted: Tensor) -> Recovered:
     blocks = functional.split_nibbles(functional.split_blocks(encrypted, BLOCK)).float()
     blocks = blocks.view(len(blocks), *grid, -1)  # (N, rows, columns, positions)
     positions = blocks.shape[3]
-    brightness, loadings = principal_component(blocks.flatten(0, 2))
+    _, loadings = principal_component(blocks.flatten(0, 2))
     upper, lower = loadings.abs().argsort(descending=True).chunk(2)
     sign = loadings.sign()
-    sign *= _falling(brightness.view(-1, *grid))
     values = torch.where(sign < 0, 15 - blocks, blocks)
+    if negative(values[..., upper]):
+        sign, values = -sign, 15 - values
     cell = _cells(values[..., upper], channels)
     order = torch.empty(positions, dtype=torch.int64)
     upper = upper[cell.argsort(stable=True)]  # in plain order, but for the order of colours
     upper = _in_colour(values, upper, channels)
     order[upper] = torch.arange(positions // 2, positions)
-    steps = _steps(_joined(values[..., upper], channels))
-    match = standardised(_cut(steps)).T @ standardised(blocks[..., lower].flatten(0, 2))
-    for _ in range(len(lower)):  # the surest first
-        place, one = divmod(int(match.abs().argmax()), len(lower))
-        order[lower[one]] = place
-        sign[lower[one]] = match[place, one].sign()
-        match[place], match[:, one] = 0, 0
+    expected = steps(joined(values[..., upper], channels))
+    match = standardised(cut_blocks(expected)).T @ standardised(blocks[..., lower].flatten(0, 2))
+    order[lower], sign[lower] = paired(match)
     flips = torch.zeros(positions).scatter_(0, order, (sign < 0).float()).to(torch.uint8)
     parts = order[None, None], flips[None, None]
     return Recovered(parts, tuple(part.long() for part in parts))
-
-
-def _falling(brightness: Tensor) -> float:
-    """1, or −1 if brightness (N, rows, columns) is on average less at the top."""
-    picture = brightness.mean(0)
-    half = len(picture) // 2
-    return -1.0 if half and picture[:half].mean() < picture[-half:].mean() else 1.0
 
 
 def _cells(values: Tensor, channels: int) -> Tensor:
@@ -92,24 +83,38 @@ def _in_colour(values: Tensor, upper: Tensor, channels: int) -> Tensor:
         return upper
     pixels = values[..., upper].reshape(-1, BLOCK * BLOCK, channels)  # (N·M, 16, 3)
     upper = upper.view(-1, channels).gather(1, colours(pixels, *grid_edges(BLOCK, BLOCK)))
-    pictures = _joined(values[..., upper.flatten()], channels)
+    pictures = joined(values[..., upper.flatten()], channels)
     return upper[:, red_green_blue(pictures)].flatten()
 
 
-def _joined(blocks: Tensor, channels: int) -> Tensor:
+def paired(match: Tensor) -> tuple[Tensor, Tensor]:
+    """Pair rows and columns of correlations, (K, K), the surest pairs first.
+
+    Returns:
+        int64 (K,), the row of every column, and float (K,), the sign of their correlation.
+    """
+    row, sign, free = torch.empty(len(match), dtype=torch.int64), match.sign(), match.abs()
+    for _ in range(len(match)):
+        one, other = divmod(int(free.argmax()), len(match))
+        row[other] = one
+        free[one], free[:, other] = -1, -1
+    return row, sign[row, torch.arange(len(match))]
+
+
+def joined(blocks: Tensor, channels: int) -> Tensor:
     """Pictures of half-bytes: (N, rows, columns, 16·C) to (N, C, 4·rows, 4·columns)."""
     count, rows, columns = blocks.shape[:3]
     cut = blocks.reshape(count, rows, columns, BLOCK, BLOCK, channels).permute(0, 5, 1, 3, 2, 4)
     return cut.flatten(4, 5).flatten(2, 3)
 
 
-def _cut(pictures: Tensor) -> Tensor:
-    """Undo ``_joined``, with all blocks below each other: (N·rows·columns, 16·C)."""
+def cut_blocks(pictures: Tensor) -> Tensor:
+    """Undo ``joined``, with all blocks below each other: (N·rows·columns, 16·C)."""
     blocks = pictures.unfold(2, BLOCK, BLOCK).unfold(3, BLOCK, BLOCK)
     return blocks.permute(0, 2, 3, 4, 5, 1).flatten(3).flatten(0, 2)
 
 
-def _steps(upper: Tensor) -> Tensor:
+def steps(upper: Tensor) -> Tensor:
     """How far a pixel's upper half-byte is below what its neighbours and its other colours let one
     expect, at most 1: then its lower half-byte tends to be large. (N, C, H, W) to the same."""
     channels = upper.shape[1]
