@@ -34,6 +34,8 @@ QUERIES = ("encrypted", "plain")
 POPULATION = 1000  # public images that candidates are compared with, at most
 LEAST = 32  # public images to train on
 TRAINING = 0.8  # of the work, roughly
+MARGIN, TEMPERATURE = 0.6, 2.0  # of the Taylor softmax, as published
+LEAST_FLOAT = 1e-45  # of 32 bits
 
 
 @dataclass(frozen=True)
@@ -200,16 +202,41 @@ class NetworkMembership(Membership):
 
 
 def confidence(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """A model's probability of the label: float (N, classes) and int64 (N,) to float64 (N,)."""
-    return probabilities.double().gather(1, labels[:, None]).squeeze(1)
+    """A model's soft-margin Taylor softmax of the label (Zarifzadeh et al. 2024).
+
+    The exponential function makes a model certain of nearly everything that it was trained on; a
+    polynomial in its place leaves differences. Logits are taken from probabilities, with mean 0,
+    as cross-entropy leaves it.
+
+    Args:
+        probabilities: float (N, classes), softmax.
+        labels: int64 (N,).
+
+    Returns:
+        float64 (N,), 0 to 1.
+    """
+    logits = _positive(probabilities).log()
+    logits = (logits - logits.mean(1, keepdim=True)) / TEMPERATURE
+    own = _taylor(logits.gather(1, labels[:, None]).squeeze(1) - MARGIN)
+    others = _taylor(logits).scatter(1, labels[:, None], 0).sum(1)
+    return own / (own + others)
+
+
+def _taylor(x: Tensor) -> Tensor:
+    """exp(x) to the fourth order, which is positive everywhere."""
+    return 1 + x * (1 + x / 2 * (1 + x / 3 * (1 + x / 4)))
+
+
+def _positive(probabilities: Tensor) -> Tensor:
+    return probabilities.double().clamp_min(LEAST_FLOAT)
 
 
 def log_odds(probabilities: Tensor, labels: Tensor) -> Tensor:
     """``log(p / (1 − p))`` of the label's probability p, which is nearly normal over models
     (Carlini et al. 2022, "logit scaling"): float (N, classes) and int64 (N,) to float64 (N,)."""
-    probabilities = probabilities.double().clamp_min(1e-45)  # the least float32
+    probabilities = _positive(probabilities)
     others = probabilities.scatter(1, labels[:, None], 0).sum(1)  # 1 − p, without cancellation
-    return confidence(probabilities, labels).log() - others.log()
+    return (probabilities.gather(1, labels[:, None]).squeeze(1) / others).log()
 
 
 def lira(victim: Tensor, references: Tensor) -> Tensor:
@@ -246,7 +273,7 @@ def ratio(victim: Tensor, references: Tensor, unseen: Tensor, a: float) -> Tenso
         float64 (N,); NaN for images that every model saw.
     """
     mean = (references * unseen).sum(0) / unseen.sum(0)
-    return victim / (((1 + a) * mean + 1 - a) / 2).clamp_min(1e-45)
+    return victim / (((1 + a) * mean + 1 - a) / 2).clamp_min(LEAST_FLOAT)
 
 
 def calibrate(references: Tensor, unseen: Tensor) -> float:

@@ -1,6 +1,7 @@
 """Members are found where a model remembers them and can be asked about them, and nowhere else."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,6 +251,21 @@ def test_the_attackers_own_keys_are_shared_as_the_owners_are(policy: Policy) -> 
 def test_without_keys_images_stay_as_they_are() -> None:
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     assert shadow.own_keys(Method("none", None, None, (3, 8, 8)), images, 1, 0) is images
+
+
+def test_confidence_is_the_published_one_and_leaves_differences() -> None:
+    logits = torch.tensor([[4.0, -1.0, -3.0], [12.0, -4.0, -8.0], [14.0, -6.0, -8.0]]).double()
+    labels = torch.tensor([1, 0, 0])
+    found = membership.confidence(logits.softmax(1).float(), labels)
+
+    def taylor(x: float) -> float:
+        return sum(x**n / math.factorial(n) for n in range(5))
+
+    for row, label, score in zip(logits.tolist(), labels.tolist(), found.tolist(), strict=True):
+        own = taylor(row[label] / 2 - 0.6)
+        others = sum(taylor(c / 2) for i, c in enumerate(row) if i != label)
+        assert score == pytest.approx(own / (own + others), rel=1e-4)
+    assert abs(found[1] - found[2]) > 0.001
 
 
 def test_log_odds_do_not_saturate() -> None:
