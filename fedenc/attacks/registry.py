@@ -31,6 +31,7 @@ REGISTRY: "Registry[Attack]" = Registry(
         "jigsaw": "fedenc.attacks.jigsaw:Jigsaw",
         "locally-connected": "fedenc.attacks.locally_connected:LocallyConnected",
         "itn": "fedenc.attacks.itn:InverseNetwork",
+        "itn-network": "fedenc.attacks.itn:InverseOfNetwork",
         "sia-gan": "fedenc.attacks.sia_gan:SiaGan",
         "membership": "fedenc.attacks.membership:Membership",
         "inversion": "fedenc.attacks.inversion:Inversion",
