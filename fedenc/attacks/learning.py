@@ -34,6 +34,8 @@ from fedenc.training.training_set import Batch, TrainingSet
 INPUTS = ("auto", "ciphertext", "canonical")
 OWN_KEYS = 4  # ciphertexts of each public image under keys of the attacker's own
 
+LEAST = 10  # public images: one of them is held out
+
 _CHECKPOINT_SECONDS = 10.0  # between two checkpoints, or more where they take long
 _REPORTS = Reports(seconds=2.0)
 _CHUNK = 64  # images restored at once
@@ -97,9 +99,9 @@ class Restorer(Network):
     ``body`` maps float in [0, 1] to the result. Only what it has to bound itself stays within.
     """
 
-    def __init__(self, name: str, body: nn.Module, canvas: Canvas, classes: int) -> None:
-        # Two at least: a run that stops on diverging loss compares it with that of guessing a class
-        architecture = Architecture(name, canvas.channels, max(2, classes), canvas.size)
+    def __init__(self, name: str, body: nn.Module, canvas: Canvas) -> None:
+        # Of two classes: a run stops where the loss is far above that of guessing
+        architecture = Architecture(name, canvas.channels, 2, canvas.size)
         super().__init__(architecture, nn.Identity(), body)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -193,7 +195,7 @@ class Learner:
         canvas = Canvas(*shapes, self.multiple)
         pairs = self._pairs(protect, keys, public, canvas)
         with rng.seeded(means.seed, "initialisation", self.name):
-            model = Restorer(self.name, self.body(canvas), canvas, public.classes)
+            model = Restorer(self.name, self.body(canvas), canvas)
         stepper = PairStepper(model, self.config, means.device, self.factor(canvas))
         trained(
             lambda state: Run(stepper, pairs, seed=means.seed, state=state, reports=_REPORTS),
@@ -220,7 +222,7 @@ class Learner:
             for view in range(keys)
             for side in sides
         ]
-        labels = public.labels.cpu().repeat_interleave(len(views))
+        labels = torch.zeros(len(views) * len(sides[0]), dtype=torch.int64)  # play no part
         return TrainingSet(torch.stack(views, 1).flatten(0, 1), labels, len(views))
 
 
@@ -339,13 +341,15 @@ def without_cipher(method: Method) -> str | None:
 
 
 def require_images(name: str, observation: Observation) -> None:
-    """AttackError unless there are uploads, and public images of their shape to train on."""
+    """AttackError unless there are uploads, and enough public images of their shape."""
     found, wanted = tuple(observation.public.images.shape[1:]), observation.method.shape
     if found != wanted:
         raise AttackError(
             f"public images are {'×'.join(map(str, found))}; {name} needs images of the same shape "
             f"as the uploads, {'×'.join(map(str, wanted))}"
         )
+    if (count := len(observation.public.images)) < LEAST:
+        raise AttackError(f"there are {count} public images; {name} needs at least {LEAST}")
     if not len(observation.uploads):
         raise AttackError("there are no uploads; expected at least one")
 
