@@ -144,11 +144,14 @@ class SgdStepper:
     def validate(self, batches: Iterable[Batch]) -> float:
         """Keep the weights if no earlier epoch did better."""
         self.model.eval()
-        loss = mean_loss(self.model, batches, precision=self.precision, device=self.device)
+        loss = self._mean_loss(batches)
         if loss < self._lowest:
             self._lowest = loss
             self._best = {n: t.detach().clone() for n, t in self.model.state_dict().items()}
         return loss
+
+    def _mean_loss(self, batches: Iterable[Batch]) -> float:
+        return mean_loss(self.model, batches, precision=self.precision, device=self.device)
 
     def conclude(self) -> None:
         """Take the weights that validation chose, or the averaged ones, if there are such."""

@@ -22,7 +22,7 @@ need not make plausible images, and the history of generated images, which serve
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -34,6 +34,7 @@ from fedenc import seeding
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
 from fedenc.training import identity, rng
+from fedenc.training.adversarial import AdversarialStepper, update
 from fedenc.training.config import Passes, TrainingConfig
 from fedenc.training.loop import EACH_EPOCH, Reports, Run
 from fedenc.training.model_files import weights_sha256
@@ -121,7 +122,7 @@ def train_gan(
     return Run(stepper, training_set, seed=seed, state=state, reports=reports)
 
 
-class GanStepper:
+class GanStepper(AdversarialStepper):
     """A :class:`fedenc.training.stepper.Stepper` of both generators and the discriminator.
 
     ``model`` is the transformation, ``inverse`` the way back from protected to plain images, which
@@ -149,13 +150,13 @@ class GanStepper:
             self.model = build_generator(widths)
             self.inverse = build_generator(widths)
             self.discriminator = Discriminator(self.model.widths)
-        for network in (classifier, *self._networks().values()):
+        for network in (classifier, *self.networks().values()):
             network.to(device).eval()
         self._classifier = classifier
         self._targets = place(targets, device)
         self._rows: tuple[int, Plan] | None = None  # of targets, for an epoch
         fused = device.type in ("cpu", "cuda")
-        self._optimisers = [  # of generators and discriminator
+        self.optimisers = [  # of generators and discriminator
             torch.optim.Adam(p, lr=config.learning_rate, betas=config.betas, fused=fused)
             for p in (
                 [*self.model.parameters(), *self.inverse.parameters()],
@@ -163,8 +164,7 @@ class GanStepper:
             )
         ]
 
-    def _networks(self) -> dict[str, nn.Module]:
-        """All that is trained, by the names under which checkpoints hold it."""
+    def networks(self) -> dict[str, nn.Module]:
         return {
             "generator": self.model,
             "inverse": self.inverse,
@@ -222,12 +222,12 @@ class GanStepper:
         classification = F.cross_entropy(logits, labels)
         loss = adversarial + config.cycle_weight * cycle + config.class_weight * classification
         # Gradients of these parameters alone: neither the classifier nor D is to learn from it.
-        _update(self._optimisers[0], loss, rate)
+        update(self.optimisers[0], loss, rate)
         with autocast(self.precision, self.device):
             real = self.discriminator(targets).float()
             made = self.discriminator(protected.detach()).float()
         discriminator = ((real - 1).square().mean() + made.square().mean()) / 2
-        _update(self._optimisers[1], discriminator, rate)
+        update(self.optimisers[1], discriminator, rate)
         with torch.no_grad():
             parts = torch.stack((loss, adversarial, cycle, classification, discriminator))
             correct = (logits.argmax(dim=1) == labels).sum()
@@ -240,9 +240,6 @@ class GanStepper:
         rows, _, _ = plan.batch(at.number % plan.steps)
         return self._targets.index_select(0, rows).to(self.device)
 
-    def weights(self) -> Iterable[Tensor]:
-        return (p for network in self._networks().values() for p in network.parameters())
-
     def validate(self, batches: Iterable[Batch]) -> float:
         """The frozen classifier's cross-entropy on protected images."""
 
@@ -254,44 +251,3 @@ class GanStepper:
 
     def conclude(self) -> None:
         """The last weights are the result."""
-
-    def tensors(self) -> dict[str, Tensor]:
-        weights = {
-            f"{name}.{key}": tensor
-            for name, network in self._networks().items()
-            for key, tensor in network.state_dict().items()
-        }
-        moments = {
-            f"adam.{which}.{number:04}.{key}": value
-            for which, optimiser in enumerate(self._optimisers)
-            for number, parameter in enumerate(optimiser.param_groups[0]["params"])
-            for key, value in optimiser.state[parameter].items()
-        }
-        return weights | moments
-
-    def restore(self, tensors: Mapping[str, Tensor], *, steps: int) -> None:
-        for name, network in self._networks().items():
-            network.load_state_dict({k: tensors[f"{name}.{k}"] for k in network.state_dict()})
-        for which, optimiser in enumerate(self._optimisers):
-            optimiser.state.clear()
-            if not steps:
-                continue
-            for number, parameter in enumerate(optimiser.param_groups[0]["params"]):
-                prefix = f"adam.{which}.{number:04}."
-                state = optimiser.state[parameter]
-                state["step"] = tensors[prefix + "step"].to(self.device).clone()
-                for key in ("exp_avg", "exp_avg_sq"):
-                    state[key] = torch.empty_like(parameter, requires_grad=False)
-                    state[key].copy_(tensors[prefix + key])
-
-
-def _update(optimiser: torch.optim.Optimizer, loss: Tensor, rate: float) -> None:
-    """Change an optimiser's own parameters by their gradients, and no others."""
-    (group,) = optimiser.param_groups
-    for parameter, gradient in zip(
-        group["params"], torch.autograd.grad(loss, group["params"]), strict=True
-    ):
-        parameter.grad = gradient
-    group["lr"] = rate
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)

@@ -1,33 +1,45 @@
-"""CIFAR-10's test images as attacks' targets, where the data set is at hand."""
+"""Small targets for attacks that train networks."""
 
-from functools import cache
-from pathlib import Path
-
-import pytest
 import torch
 from torch import Tensor
+from victims import photos
 
 from fedenc import ciphers
+from fedenc.attacks.base import Labelled
 from fedenc.attacks.target import Target, keyed, make_target
-from fedenc.data import load
 from fedenc.keys import Policy
 
-CIFAR = Path(__file__).parents[3] / "shared/data/cifar10"
 
-
-@cache
-def cifar_images() -> Tensor:
-    """uint8 (10000, 3, 32, 32)."""
-    if not CIFAR.is_dir():
-        pytest.skip(f"{CIFAR} is missing")
-    return torch.from_numpy(load("cifar10", root=CIFAR).test.images.copy())
-
-
-def cifar(
-    cipher: str, policy: Policy, count: int = 100, start: int = 0, **params: bool | int | str
+def pictures(
+    cipher: str,
+    policy: Policy,
+    count: int = 16,
+    *,
+    size: int = 8,
+    public: int = 256,
+    owners: int = 2,
+    **params: bool | int | str,
 ) -> Target:
-    """Consecutive test images of four owners."""
-    images = cifar_images()[start : start + count]
-    owners = torch.arange(count) % 4
-    made = ciphers.make(cipher, **params)
-    return make_target(keyed(made, policy, 4), images, torch.zeros(count).long(), owners)
+    """``count`` photographs as uploads and ``public`` others, of size×size pixels."""
+    every = photos()
+    order = torch.randperm(len(every.labels), generator=torch.Generator().manual_seed(5))
+    own, rest = order[:count], order[count : count + public]
+    images = torch.nn.functional.adaptive_avg_pool2d(every.images.float(), size).to(torch.uint8)
+    return make_target(
+        keyed(ciphers.make(cipher, **params), policy, owners),
+        images[own],
+        every.labels[own],
+        torch.arange(count) % owners,
+        public=Labelled(images[rest], every.labels[rest], every.classes),
+    )
+
+
+def error(target: Target, estimate: Tensor | None) -> float:
+    """Mean squared error of an estimate, as a share of that of the public images' mean."""
+    assert estimate is not None
+    assert target.public is not None
+    assert estimate.dtype == torch.uint8
+    assert estimate.shape == target.plain.shape
+    control = target.public.images.float().mean(0)
+    plain = target.plain.float()
+    return float((estimate - plain).square().mean() / (control - plain).square().mean())

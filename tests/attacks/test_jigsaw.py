@@ -132,7 +132,7 @@ def test_more_effort_solves_more_photographs() -> None:
     target = victims("etc", "image", count=12, block_size=8)
     least, most = (shares(target, attacked(Jigsaw(n), target).images)[1] for n in (1, 16))
     assert most > least
-    assert most > 0.5
+    assert most > 0.3
 
 
 def test_images_that_do_not_divide_into_blocks_get_their_size_back() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import cifar, cifar_images
+from cifar_targets import cifar, cifar_images
 from torch import Tensor
 from victims import attacked, photos, victims
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pictures import cifar
+from cifar_targets import cifar
 from test_known_pairs import CIPHERS
 from victims import attacked, photos, victims
 

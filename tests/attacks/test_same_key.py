@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from pictures import cifar
+from cifar_targets import cifar
 from torch import Tensor
 from victims import attacked, victims
 
