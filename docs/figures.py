@@ -1,7 +1,7 @@
-"""Draws the README's picture: ``python docs/figures.py``.
+"""Draws the pictures of the README and of ``docs/orbits.md``: ``python docs/figures.py``.
 
 One photograph, its encryption under a key of its own, and what anyone can compute from the
-encryption without a key: the value of each component up to inversion, sorted over the components.
+encryption without a key.
 """
 
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from skimage import data
 
 from fedenc.ciphers import make
+from fedenc.images import sheets
 from fedenc.keys import KeyRing
 
 HERE = Path(__file__).parent
@@ -48,5 +49,32 @@ def observer() -> None:
     figure.savefig(HERE / "observer.png", dpi=100)
 
 
+METHODS = ("pixel", "etc", "etc-gray", "scramble", "le", "ele")
+SIDE = 96  # pixels
+
+
+def orbits() -> None:
+    """``images/orbits.png``: for every method two ciphertexts of one image under different keys,
+    and the canonical form of either, computed without a key."""
+    photo = sheets.picture(torch.from_numpy(data.chelsea()[20:276, 60:316].transpose(2, 0, 1)))
+    plain = sheets.tensor(photo.resize((SIDE, SIDE)))[None]
+    ring = KeyRing(bytes(range(32)))  # for a picture only: anyone can read this key
+    rows = []
+    for name in METHODS:
+        cipher = make(name)
+        stream = ring.keystream(
+            method=name, policy="image", purpose="file", nonce=bytes(16), ids=np.arange(2)
+        )
+        found = cipher.encrypt(plain.expand(2, -1, -1, -1), stream)
+        forms = cipher.canonical(found)
+        assert forms is not None
+        assert torch.equal(forms[0], forms[1])
+        assert torch.equal(forms[:1], cipher.canonical(cipher.layout(plain)))
+        shown = [cipher.layout(plain)[0], found[0], found[1], forms[0]]
+        rows.append(sheets.Row(name, shown, ["layout", "one key", "another key", "canonical form"]))
+    sheets.grid(rows, cell=2 * SIDE).save(HERE / "images" / "orbits.png", optimize=True)
+
+
 if __name__ == "__main__":
     observer()
+    orbits()

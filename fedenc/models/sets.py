@@ -49,4 +49,10 @@ def block_set(channels: int, classes: int, block: int) -> nn.Module:
         nn.ReLU(inplace=True),
     ]
     layers = [Exchange(WIDTH) for _ in range(DEPTH)]
-    return nn.Sequential(*embedding, *layers, Pool(), nn.Linear(2 * WIDTH, classes))
+    head = [
+        nn.Linear(2 * WIDTH, WIDTH, bias=False),
+        nn.BatchNorm1d(WIDTH),
+        nn.ReLU(inplace=True),
+        nn.Linear(WIDTH, classes),
+    ]
+    return nn.Sequential(*embedding, *layers, Pool(), *head)

@@ -8,21 +8,26 @@ _HASH_BITS = 40
 _MULTIPLIER = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, odd, as a signed integer
 
 
-def sort_rows(rows: Tensor) -> Tensor:
-    """Sort the rows of every matrix: by their sum, so from dark to bright; rows of one sum by a
-    hash, and rows of one hash by their words, so that the order is a function of the content alone.
+def sort_rows(rows: Tensor, figure: Tensor | None = None) -> Tensor:
+    """Sort the rows of every matrix by a figure; rows of one figure by a hash, and rows of one hash
+    by their words, so that the order is a function of the content alone.
 
     Args:
         rows: uint8 (N, M, B).
+        figure: int64 (N, M), a function of the row, below 2^23 in size. None: the sum of its bytes,
+            so that rows go from dark to bright.
 
     Returns:
         uint8 (N, M, B), equal for matrices that differ in the order of their rows only.
     """
     words = as_words(rows)
-    keys, order = _key(rows, words).sort(1)
-    doubtful = _unequal_ties(keys, words, order)
+    if figure is None:
+        figure = rows.sum(-1, dtype=torch.int64)
+    keys = (figure << _HASH_BITS) + (_hash(words) & (1 << _HASH_BITS) - 1)
+    ordered, order = keys.sort(1)
+    doubtful = _unequal_ties(ordered, words, order)
     if len(doubtful):
-        order[doubtful] = lexicographic(_key(rows, words)[doubtful], words[doubtful])
+        order[doubtful] = lexicographic(keys[doubtful], words[doubtful])
     return gather_rows(rows, order)
 
 
@@ -61,11 +66,6 @@ def lexicographic(keys: Tensor, words: Tensor) -> Tensor:
         placed = column.gather(1, order)
         order = order.gather(1, placed.argsort(dim=1, stable=True))
     return order
-
-
-def _key(rows: Tensor, words: Tensor) -> Tensor:
-    """int64 (N, M): the sum of a row's bytes above a hash of its words."""
-    return (rows.sum(-1, dtype=torch.int64) << _HASH_BITS) + (_hash(words) & (1 << _HASH_BITS) - 1)
 
 
 def _hash(words: Tensor) -> Tensor:

@@ -35,9 +35,9 @@ PARAMETERS = {
     + 449 * 10,
     "fast": _ours(48, 128, 256),
     "tiny": _ours(24, 64, 128),
-    # blocks of 4×4 to 192 values, three pairs of 192×192 matrices, mean and maximum to the classes;
-    # each with the two vectors of its normalisation
-    "set": 48 * 192 + 2 * 192 + 3 * (2 * 192**2 + 2 * 192) + (2 * 192 + 1) * 10,
+    # blocks of 4×4 to 192 values, three pairs of 192×192 matrices, mean and maximum to 192 values,
+    # then to the classes; each but the last with the two vectors of its normalisation
+    "set": 50 * 192 + 3 * (2 * 192 + 2) * 192 + (2 * 192 + 2) * 192 + 193 * 10,
 }
 
 

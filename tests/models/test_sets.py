@@ -6,9 +6,10 @@ import torch
 from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.images.blocks import merge_blocks, split_blocks
+from fedenc.models.network import Network
 
 
-def network(size: tuple[int, int] = (16, 24), block: int = 4) -> models.network.Network:
+def network(size: tuple[int, int] = (16, 24), block: int = 4) -> Network:
     return models.build(
         "set",
         channels=3,
