@@ -67,7 +67,7 @@ def encrypt(
     from fedenc.ciphers import make
     from fedenc.ciphers.files import encryption
 
-    chosen = make(cipher, **dict(map(_assignment, param or ())))
+    chosen = make(cipher, **dict(map(assignment, param or ())))
     if policy not in POLICIES:
         raise CipherError(f"--keys is {policy!r}, expected one of {', '.join(POLICIES)}")
     ring = _load(key)
@@ -214,11 +214,11 @@ def _passphrase(confirm: bool = False) -> str:
         ) from None
 
 
-def _assignment(text: str) -> tuple[str, bool | int | float | str]:
+def assignment(text: str) -> tuple[str, bool | int | float | str]:
     """``NAME=VALUE`` with the value as true, false, a number, or else text."""
     name, sign, value = text.partition("=")
     if not sign:
-        raise CipherError(f"--param is {text!r}, expected NAME=VALUE")
+        raise CipherError(f"a parameter is {text!r}, expected NAME=VALUE")
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"
     for kind in (int, float):

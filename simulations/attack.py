@@ -15,6 +15,7 @@ from fedenc.attacks import recogniser
 from fedenc.attacks.base import Attack, Knowledge
 from fedenc.attacks.suite import Judge, OnProgress, Scored, left_out, run
 from fedenc.attacks.target import Target
+from fedenc.cli import assignment
 from fedenc.errors import AttackError
 from fedenc.files import write_atomically
 from simulations import leakage, report
@@ -32,16 +33,22 @@ class Attacked:
 
 
 def chosen(names: str) -> list[Attack]:
-    """The attacks that ``--attacks`` asks for: ``quick``, ``all``, or names separated by commas.
+    """The attacks that ``--attacks`` asks for: ``quick``, ``all``, or names separated by commas,
+    each with parameters if need be: ``NAME:KEY=VALUE:KEY=VALUE``.
 
     Raises:
-        AttackError: a name that no attack has.
+        AttackError: a name that no attack has, or a parameter that it does not take.
     """
     if names == "quick":
         return leakage.quick()
     if names == "all":
         return [attacks.make(name) for name in attacks.names()]
-    return [attacks.make(name.strip()) for name in dict.fromkeys(names.split(","))]
+    return [_made(text.strip()) for text in dict.fromkeys(names.split(","))]
+
+
+def _made(text: str) -> Attack:
+    name, *settings = text.split(":")
+    return attacks.make(name, **dict(map(assignment, settings)))
 
 
 def attack(

@@ -6,7 +6,7 @@ from typing import Any
 
 from fedenc import attacks
 from fedenc.attacks.base import Attack, Means
-from fedenc.attacks.suite import Judge, attempt
+from fedenc.attacks.suite import Judge, Row, attempt
 from fedenc.errors import AttackError
 from fedenc.files import write_atomically
 from simulations import attacked
@@ -19,7 +19,7 @@ SECONDS, SHARE = 5.0, 0.1  # attacks start within the larger of these: absolute,
 _KEPT = (
     *("attack", "knowledge", "status", "reason", "targets", "seconds", "key_recovered"),
     *("linked", "false_links", "candidates", "ssim_uniform7", "ssim_gaussian11", "psnr", "edges"),
-    *("rank", "control"),
+    *("rank",),
 )
 
 
@@ -47,7 +47,7 @@ def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[st
         target = attacked.of_experiment(experiment, folder, images=IMAGES, foils=FOILS)
     except AttackError:
         return None
-    judge, rows = Judge(target), list[dict[str, Any]]()
+    judge, rows = Judge(target), list[Row]()
     for attack in quick():
         if time.perf_counter() - start > max(SECONDS, SHARE * run_seconds):
             break
@@ -56,5 +56,16 @@ def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[st
         if attack.name == OBSERVER and scored.picture is not None:
             write_atomically(folder / PICTURE, scored.picture, mode=0o600)
         if row["status"] != "does not apply":
-            rows.append({key: row[key] for key in _KEPT if row.get(key) is not None})
+            rows.append(_short(row))
     return {"images": len(target.uploads), "seconds": time.perf_counter() - start, "rows": rows}
+
+
+def _short(row: Row) -> Row:
+    """Without parameters and intervals, which are for those who look closer."""
+    kept = {key: row[key] for key in _KEPT if row.get(key) is not None}
+    if controls := row["control"]:
+        kept["control"] = {
+            name: {key: value for key, value in found.items() if key in _KEPT}
+            for name, found in controls.items()
+        }
+    return kept

@@ -244,6 +244,7 @@ class Findings:
         key: for every group of ``Observation.groups``, in order, estimates of the tensors that
             ``Cipher.draw`` gave for it: int64 of the same shapes, one key each, −1 for unknown.
         complement: the masks in ``key`` are only known up to all of them being complemented.
+        mirror: all images under a key may be mirrored left to right: no statistic tells.
         facts: further figures by name, such as keys tried in a second.
     """
 
@@ -252,6 +253,7 @@ class Findings:
     members: Tensor | None = None
     key: tuple[KeyParts, ...] | None = None
     complement: bool = False
+    mirror: bool = False
     facts: Mapping[str, float | int | str] = field(default_factory=dict)
 
 

@@ -66,6 +66,7 @@ class PrincipalComponent(Attack):
     neighbours: bool = True
     name: ClassVar[str] = "principal-component"
     source: ClassVar[str] = "derived"
+    quick: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.neighbours, bool):
@@ -105,7 +106,8 @@ class PrincipalComponent(Attack):
                 images[rows], known = solve(method, uploads.images[rows], self.neighbours)
             keys.append(known)
             means.report(number / len(groups), f"{number} of {len(groups)} keys")
-        return Findings(images=images, key=tuple(keys), complement=True)
+        turned = isinstance(method.cipher, EtC | EtCGray | ELE)
+        return Findings(images=images, key=tuple(keys), complement=True, mirror=turned)
 
 
 def _pixel(method: Method, encrypted: Tensor, neighbours: bool) -> Recovered:

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from fedenc import seeding
 from fedenc.attacks import roc
-from fedenc.attacks.base import Attack, Findings, Knowledge, Means
+from fedenc.attacks.base import Attack, Findings, Knowledge, Means, Observation
 from fedenc.attacks.measures import (
     Recogniser,
     Values,
     as_picture,
     compare,
+    edge_correlation,
     key_share,
     rank,
     share_interval,
@@ -82,14 +83,17 @@ class Judge:
             "targets": len(rows),
             "facts": dict(findings.facts),
         }
-        if findings.key is not None:
+        images, mirrored = self._unmirrored(findings)
+        if mirrored:
+            row["facts"]["mirrored"] = mirrored
+        if findings.key is not None and not mirrored:
             row["key_recovered"] = key_share(
                 findings.key, target.key, complement=findings.complement
             )
         row |= self._links(findings) | self._members(findings)
-        if findings.images is None:
+        if images is None:
             return Scored(row)
-        estimates = findings.images[rows]
+        estimates = images[rows]
         values = {ESTIMATE: self._values(estimates, rows)} | self._controls(rows)
         row |= summarise(values[ESTIMATE])
         row["control"] = {name: summarise(values[name]) for name in CONTROLS}
@@ -102,6 +106,20 @@ class Judge:
             return None
         right = self.recognise(self.target.plain) == self.target.labels
         return float(right.double().mean())
+
+    def _unmirrored(self, findings: Findings) -> tuple[Tensor | None, int]:
+        """Estimates that may be mirrored, a key's at a time, the way round that is more like the
+        truth, and how many keys' were turned: a person would see it at a glance."""
+        if findings.images is None or not findings.mirror:
+            return findings.images, 0
+        images, mirrored = findings.images.clone(), 0
+        for rows in Observation(self.target.method, self.target.uploads).groups():
+            found, plain = images[rows], self.target.plain[rows]
+            ways = (found, found.flip(-1))
+            best = max(ways, key=lambda way: float(edge_correlation(way, plain).mean()))
+            mirrored += best is not found
+            images[rows] = best
+        return images, mirrored
 
     def _values(self, estimates: Tensor, rows: Tensor) -> Values:
         plain, others = self.target.plain[rows], self._others

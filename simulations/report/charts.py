@@ -37,7 +37,7 @@ def bars(values: Sequence[Bar], *, mark: float | None = None, mark_text: str = "
 
 def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, x: str, y: str) -> Markup:
     """Curves over a common axis; y starts at 0."""
-    left, right, top, bottom = 54, 130, 10, 44
+    left, right, top, bottom = 54, 130, 28, 44
     width, height = WIDTH - left - right, 200
     points = [point for _, curve in series for point in curve]
     if not points:
@@ -61,7 +61,7 @@ def lines(series: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, x: str
         f"{last:g}</text>",
         f'<text class="soft" x="{left + width / 2}" y="{top + height + 36}" text-anchor="middle">'
         f"{escape(x)}</text>",
-        f'<text class="soft" x="{left + 8}" y="{top + 12}">{escape(y)}</text>',
+        f'<text class="soft" x="{left}" y="16" text-anchor="middle">{escape(y)}</text>',
     ]
     for number, (label, curve) in enumerate(series):
         placed = [place(point) for point in curve]

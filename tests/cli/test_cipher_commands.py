@@ -111,7 +111,7 @@ def test_passphrases(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 BAD: list[tuple[str, type[FedencError], str]] = [
     ("encrypt {photos} {out} --keyfile {out}", KeyfileError, "does not exist; make one with"),
     ("encrypt {photos} {out} --keyfile {key} --cipher x", CipherError, "there is no cipher 'x'"),
-    ("encrypt {photos} {out} --keyfile {key} -p x", CipherError, "--param is 'x'"),
+    ("encrypt {photos} {out} --keyfile {key} -p x", CipherError, "a parameter is 'x'"),
     ("encrypt {photos} {out} --keyfile {key} -p x=1", CipherError, "no parameter 'x'"),
     ("encrypt {photos} {out} --keyfile {key} --keys x", CipherError, "--keys is 'x'"),
     ("encrypt {photos} {out} --keyfile {key} --format jpg", CipherError, "not a lossless"),
