@@ -33,7 +33,6 @@ from fedenc.training.training_set import Batch, TrainingSet
 
 INPUTS = ("auto", "ciphertext", "canonical")
 OWN_KEYS = 4  # ciphertexts of each public image under keys of the attacker's own
-
 LEAST = 10  # public images: one of them is held out
 
 _CHECKPOINT_SECONDS = 10.0  # between two checkpoints, or more where they take long
@@ -94,9 +93,9 @@ class Canvas:
 
 
 class Restorer(Network):
-    """uint8 N×c×H×W protected images on a canvas to float N×C×H×W plain ones in [0, 1].
+    """uint8 N×c×H×W protected images on a canvas to float N×C×H×W plain ones, on a scale of [0, 1].
 
-    ``body`` maps float in [0, 1] to the result. Only what it has to bound itself stays within.
+    ``body`` does so from float in [0, 1]; whether it keeps to the scale is its own affair.
     """
 
     def __init__(self, name: str, body: nn.Module, canvas: Canvas) -> None:
