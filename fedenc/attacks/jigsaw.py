@@ -16,7 +16,8 @@ from fedenc.ciphers.etc_gray import EtCGray
 from fedenc.ciphers.scramble import Scramble
 from fedenc.errors import AttackError
 
-_AT_ONCE = 1 << 22  # bytes of blocks' sides compared at a time
+MOST = 1 << 14  # blocks times forms of a puzzle; larger ones would take many minutes each
+_AT_ONCE = 1 << 22  # pairs of blocks' sides compared at a time
 
 
 def block_forms(cipher: Cipher | None) -> Forms | None:
@@ -39,9 +40,9 @@ class Jigsaw(Attack):
     what it shows.
 
     Forms of the whole picture cannot be told from its blocks. Of them, the one is returned that is
-    dark rather than light, lighter at the top than anywhere else, and red rather than blue: each
-    is true of six photographs in ten (CIFAR-10). Of a gray picture of planes, what
-    has contrast belongs to the top.
+    dark rather than light, lighter at the top than anywhere else, and red rather than blue: each is
+    true of about six photographs in ten (CIFAR-10). Which side is left remains open. Of the planes
+    of a gray picture, the one with most contrast is put on top.
 
     Args:
         effort: how many beginnings of a solution are kept in mind, at least 1; time is proportional
@@ -60,17 +61,20 @@ class Jigsaw(Attack):
             raise AttackError(f"effort is {self.effort!r}, expected 1 or more")
 
     def unsuitable(self, method: Method) -> str | None:
-        cipher = method.cipher
-        if cipher is None or block_forms(cipher) is None:
+        cipher, forms = method.cipher, block_forms(method.cipher)
+        if cipher is None or forms is None:
             return "needs a cipher that moves whole blocks: scramble, etc or etc-gray"
         rows, columns = _grid(cipher, cipher.output_shape(*method.shape))
-        return None if rows * columns > 1 else "needs images of more than one block"
+        if rows * columns < 2:
+            return "needs images of more than one block"
+        size = rows * columns * forms.count
+        return f"tries all {size:,} places and forms; {MOST:,} at most" if size > MOST else None
 
     def run(self, observation: Observation, means: Means) -> Findings:
         cipher, uploads = observation.method.cipher, observation.uploads
-        forms = block_forms(cipher)
-        if cipher is None or forms is None or self.unsuitable(observation.method):
-            raise AttackError(f"jigsaw {self.unsuitable(observation.method)}")
+        forms, reason = block_forms(cipher), self.unsuitable(observation.method)
+        if cipher is None or forms is None or reason:
+            raise AttackError(f"{self.name} {reason}")
         if not len(uploads):
             raise AttackError("there are no uploads; expected at least one")
         images = uploads.images.cpu()

@@ -33,7 +33,6 @@ from fedenc.training.training_set import Batch, TrainingSet
 
 INPUTS = ("auto", "ciphertext", "canonical")
 OWN_KEYS = 4  # ciphertexts of each public image under keys of the attacker's own
-
 LEAST = 10  # public images: one of them is held out
 
 _CHECKPOINT_SECONDS = 10.0  # between two checkpoints, or more where they take long
@@ -94,9 +93,9 @@ class Canvas:
 
 
 class Restorer(Network):
-    """uint8 N×c×H×W protected images on a canvas to float N×C×H×W plain ones in [0, 1].
+    """uint8 N×c×H×W protected images on a canvas to float N×C×H×W plain ones, on a scale of [0, 1].
 
-    ``body`` maps float in [0, 1] to the result. Only what it has to bound itself stays within.
+    ``body`` does so from float in [0, 1]; whether it keeps to the scale is its own affair.
     """
 
     def __init__(self, name: str, body: nn.Module, canvas: Canvas) -> None:
@@ -185,8 +184,8 @@ class Learner:
         """Train on public images; returns what maps protected images to estimates of plain ones.
 
         Args:
-            protect: maps plain images, and which view of them it is, to the network's input.
-            keys: how many views ``protect`` makes of an image.
+            protect: maps plain images, and the number of a view of them, to the network's input.
+            keys: under how many keys an image is seen, and its mirror image under as many.
             public: what to train on.
             shapes: of the network's input and of plain images.
             means: device, seed, folder and whom to report to.
@@ -218,9 +217,8 @@ class Learner:
         if self.mirrored:
             sides.append(sides[0].flip(3))
         views = [
-            torch.cat((canvas.lay(protect(side, view).cpu()), canvas.fill(side)), 1)
-            for view in range(keys)
-            for side in sides
+            torch.cat((canvas.lay(protect(side, number).cpu()), canvas.fill(side)), 1)
+            for number, side in enumerate(keys * sides)
         ]
         labels = torch.zeros(len(views) * len(sides[0]), dtype=torch.int64)  # play no part
         return TrainingSet(torch.stack(views, 1).flatten(0, 1), labels, len(views))
@@ -252,16 +250,16 @@ def undo_cipher(
     if seen is None and input == "canonical":
         raise AttackError(f"{method.name} has no canonical form; expected input ciphertext or auto")
     shapes = cipher.output_shape(*method.shape), method.shape
-    images = mean_image(public).repeat(len(uploads), 1, 1, 1)
     if seen is not None:
         restore = learner.restorer(
             lambda plain, _: _of_plain(cipher, plain), 1, public, shapes, means
         )
         return Findings(images=restore(seen), facts=_facts(learner, public, 1, canonical=True))
     if not method.shares_keys:
-        own = _OwnKeys(cipher, means.seed)
+        own = _own_keys(cipher, means.seed)
         restore = learner.restorer(own, OWN_KEYS, public, shapes, means)
         return Findings(images=restore(uploads.images), facts=_facts(learner, public, 1))
+    images = mean_image(public).repeat(len(uploads), 1, 1, 1)
     groups = list(observation.groups())[:owners]
     for number, rows in enumerate(groups):
         owner = int(uploads.owners[rows[0]])
@@ -290,24 +288,23 @@ def undo_network(learner: Learner, observation: Observation, means: Means) -> Fi
     return Findings(images=images, facts=_facts(learner, observation.public, 1))
 
 
-class _OwnKeys:
-    """Protects images under keys of the attacker's own, other ones for each view of an image, and
-    of its mirror image. They need not be secret; from a seed, work can go on where it stopped."""
+def _own_keys(cipher: Cipher, seed: int) -> Protect:
+    """Protects images under keys of the attacker's own, other ones for each view. They need not be
+    secret; from a seed, work can go on where it stopped."""
+    ring = KeyRing.simulated(seed, 0)
 
-    def __init__(self, cipher: Cipher, seed: int) -> None:
-        self._cipher, self._ring, self._calls = cipher, KeyRing.simulated(seed, 0), 0
-
-    def __call__(self, plain: Tensor, view: int) -> Tensor:
-        self._calls += 1
-        keystream = self._ring.keystream(
-            method=self._cipher.name,
+    def protect(plain: Tensor, view: int) -> Tensor:
+        keystream = ring.keystream(
+            method=cipher.name,
             policy="image",
             purpose="attack",
             nonce=bytes(NONCE_BYTES),
             ids=np.arange(len(plain)),
-            views=self._calls,
+            views=view,
         )
-        return self._cipher.encrypt(plain, keystream)
+        return cipher.encrypt(plain, keystream)
+
+    return protect
 
 
 def _of_plain(cipher: Cipher, plain: Tensor) -> Tensor:

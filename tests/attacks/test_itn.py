@@ -9,7 +9,6 @@ from pictures import error, pictures
 from torch import Tensor
 from victims import attacked, photos
 
-from fedenc import ciphers
 from fedenc.attacks import itn, learning
 from fedenc.attacks.base import Attack, Labelled, Means
 from fedenc.attacks.itn import InverseNetwork, InverseOfNetwork
@@ -218,4 +217,3 @@ def test_it_is_registered() -> None:
     assert {"itn", "itn-network"} <= set(registry.names())
     attack = registry.make("itn", epochs=3)
     assert registry.make("itn", **attack.params()) == attack
-    assert ciphers.names()

@@ -152,6 +152,8 @@ def test_what_it_cannot_do_is_said() -> None:
     assert reason == "needs a cipher that moves whole blocks: scramble, etc or etc-gray"
     one = scrambled(gradients(2, size=8), "scramble", "image", block_size=8)
     assert Jigsaw().unsuitable(one.method) == "needs images of more than one block"
+    many = scrambled(gradients(2, size=64), "etc", "image", block_size=4)
+    assert Jigsaw().unsuitable(many.method) == "tries all 24,576 places and forms; 16,384 at most"
     with pytest.raises(AttackError, match="effort is 0, expected 1 or more"):
         Jigsaw(effort=0)
     target = victims("scramble", "image", count=8)
