@@ -2,8 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import permutations, product
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -16,7 +18,7 @@ from fedenc import orbits
 from fedenc.ciphers import Cipher, functional, make
 from fedenc.ciphers.base import KeyParts
 from fedenc.data import load
-from fedenc.keys import KeyRing, new_nonce
+from fedenc.keys import KeyRing, Keystream, new_nonce
 from fedenc.orbits import rows as orbit_rows
 
 CIFAR10 = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "cifar10"
@@ -304,3 +306,37 @@ def test_the_forms_of_cifar10_are_as_distinct_as_its_images(
 
 def distinct(batch: Tensor) -> int:
     return len({image.tobytes() for image in batch.numpy()})
+
+
+@dataclass(frozen=True)
+class Complement(Cipher):
+    """A plug-in: one bit complements the whole image."""
+
+    name: ClassVar[str] = "complement"
+
+    def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
+        return (torch.from_numpy(keystream.masks(1)),)
+
+    def apply(self, images: Tensor, key: KeyParts) -> Tensor:
+        return images ^ key[0][..., None, None]
+
+    def invert(self, images: Tensor, key: KeyParts, shape: tuple[int, int, int]) -> Tensor:
+        return self.apply(images, key)
+
+    def key_space_log2(self, channels: int, height: int, width: int) -> float:
+        return 1.0
+
+
+class Canonical(Complement):
+    def canonical(self, images: Tensor) -> Tensor:
+        return torch.where(images[:, :1, :1, :1] > 127, 255 - images, images)
+
+
+def test_plug_ins_may_have_a_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: dict[str, Cipher] = {"with": Canonical(), "without": Complement()}
+    monkeypatch.setattr("fedenc.ciphers.registry.make", lambda name, **params: found[name])
+    assert orbits.canonical("without", {}) is None
+    form = orbits.canonical("with", {})
+    assert form is not None
+    plain = images(0, 8, 3, 5, 5)
+    assert torch.equal(form(encrypted(Canonical(), plain)), form(plain))

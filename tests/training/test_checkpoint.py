@@ -6,6 +6,7 @@ import torch
 from fedenc import models
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
+from fedenc.orbits.values import fold_sorted
 from fedenc.training import checkpoint, model_files
 from fedenc.training.predict import predict
 
@@ -96,3 +97,24 @@ def test_an_unusable_model_directory_says_why(tmp_path):
     weights.write_bytes(weights.read_bytes()[:-8])
     with pytest.raises(TrainingError, match="not a usable model directory"):
         model_files.load_model(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tiny", "set"])
+def test_a_model_remembers_whose_canonical_form_it_reads(name):
+    cipher = {"cipher": "scramble", "cipher_params": {"block_size": 4, "padding": "edge"}}
+    model = models.build(name, channels=3, classes=5, size=(12, 12), input="invariant", **cipher)
+    loaded, _ = model_files.unpack_model(model_files.pack_model(model)[0])
+    assert loaded.architecture == model.architecture
+    images = torch.randint(0, 256, (3, 3, 12, 12), dtype=torch.uint8)
+    assert torch.equal(loaded.input.features(images), model.input.features(images))
+
+
+def test_a_model_written_before_ciphers_were_named_reads_the_sorted_fold():
+    model = models.build("tiny", channels=3, classes=5, size=(12, 12), input="invariant")
+    files = model_files.pack_model(model)[0]
+    config = json.loads(files["config.json"])
+    del config["architecture"]["cipher"], config["architecture"]["cipher_params"]
+    loaded, _ = model_files.unpack_model(files | {"config.json": json.dumps(config).encode()})
+    assert loaded.architecture == model.architecture
+    images = torch.randint(0, 256, (3, 3, 12, 12), dtype=torch.uint8)
+    assert torch.equal(loaded.input.features(images), fold_sorted(images))
