@@ -1,4 +1,4 @@
-"""A study with real runs: one fails, the others are finished, and resuming runs only what is left."""
+"""A study with real runs: one fails, the other is finished, and resuming repeats no more."""
 
 import json
 import subprocess
