@@ -16,7 +16,7 @@ from fedenc.transformation.unet import UNet
 
 # By preset: the U-Net's widths, and how to train it. "full" is as published.
 PRESETS: dict[str, tuple[tuple[int, ...], TrainingConfig]] = {
-    "small": ((16, 32, 64, 128), recipe("ito-short", epochs=20, batch_size=32)),
+    "small": ((24, 48, 96), recipe("ito-short", epochs=30, batch_size=32, learning_rate=0.1)),
     "full": ((64, 128, 256, 512, 1024), recipe("ito")),
 }
 
