@@ -5,6 +5,7 @@ knows what is behind it.
 """
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +29,28 @@ from simulations import result
 from simulations.experiment import Experiment, settle
 from simulations.run_folder import PROVIDER
 
-IMAGES = 200  # uploads that are attacked
-FOILS = 9_000  # candidates that nobody uploaded, at most
-MEMBERS = 2_000  # candidates that somebody uploaded, at most
-PUBLIC = 5_000  # images that the attacker has of his own, at most
+MEMBERS = 2_000  # candidates that somebody uploaded, at most, where a model was trained on them
 Indices = npt.NDArray[np.int64]
 
 
-def of_run(folder: Path, *, images: int = IMAGES, seed: int = 0) -> Target:
+@dataclass(frozen=True)
+class Sample:
+    """How much is attacked, and with how much; each is a highest number.
+
+    Attributes:
+        images: uploads that are attacked.
+        public: images that the attacker has of his own.
+        foils: candidates that nobody uploaded.
+        seed: of the choice.
+    """
+
+    images: int = 200
+    public: int = 2_000
+    foils: int = 9_000
+    seed: int = 0
+
+
+def of_run(folder: Path, sample: Sample) -> Target:
     """A finished run as its provider holds it: pool and model.
 
     Raises:
@@ -63,26 +78,20 @@ def of_run(folder: Path, *, images: int = IMAGES, seed: int = 0) -> Target:
             "uploads are whole; run the scenario again"
         )
     population, model = settle(scenario), _model(folder, scenario)
-    return build(population, pool.shards(), images=images, seed=seed, model=model)
+    return build(population, pool.shards(), sample, model)
 
 
-def of_method(population: Population, *, images: int = IMAGES, seed: int = 0) -> Target:
+def of_method(population: Population, sample: Sample) -> Target:
     """A method without a run: what the owners of a settled scenario would upload.
 
     Raises:
         AttackError: nobody uploads protected images.
     """
-    return build(population, _uploads(population), images=images, seed=seed)
+    return build(population, _uploads(population), sample)
 
 
 def of_experiment(
-    experiment: Experiment,
-    folder: Path,
-    *,
-    images: int,
-    seed: int = 0,
-    foils: int = FOILS,
-    with_model: bool = False,
+    experiment: Experiment, folder: Path, sample: Sample, *, with_model: bool = False
 ) -> Target:
     """As ``of_run`` for an experiment that has just been performed. Where it ran without an engine
     there is no pool; then participants upload once more.
@@ -93,7 +102,7 @@ def of_experiment(
     population, path = experiment.population, folder / PROVIDER / "pool"
     shards = Pool(path).shards() if path.exists() else _uploads(population)
     model = _model(folder, experiment.scenario) if with_model else None
-    return build(population, shards, images=images, seed=seed, model=model, foils=foils)
+    return build(population, shards, sample, model)
 
 
 def _model(folder: Path, scenario: Scenario) -> Model:
@@ -108,37 +117,31 @@ def _uploads(population: Population) -> Iterator[Shard]:
 
 
 def build(
-    population: Population,
-    shards: Iterable[Shard],
-    *,
-    images: int,
-    seed: int,
-    model: Model | None = None,
-    foils: int = FOILS,
+    population: Population, shards: Iterable[Shard], sample: Sample, model: Model | None = None
 ) -> Target:
     """Some owners' uploads, and all that is true of them."""
     name = population.protection(0).name
     taken: list[tuple[Shard, Indices]] = []
-    room, each = images, max(1, images // 2)  # of one owner, so that there are several
+    # No more than half are of one owner, so that there are several.
+    room, each = sample.images, max(1, sample.images // 2)
     for shard in shards:
         if shard.manifest.cipher != name or name == UNPROTECTED[0]:
             continue
-        rows = _shuffled(np.arange(len(shard.ids)), seed)[: min(room, each)]
+        rows = _shuffled(np.arange(len(shard.ids)), sample.seed)[: min(room, each)]
         taken.append((shard, np.sort(rows)))
         room -= len(rows)
         if not room:
             break
     if not taken:
         raise AttackError("nobody uploaded protected images; there is nothing to attack")
-    return _target(population, taken, seed, model, foils)
+    return _target(population, taken, sample, model)
 
 
 def _target(
     population: Population,
     taken: list[tuple[Shard, Indices]],
-    seed: int,
+    sample: Sample,
     model: Model | None,
-    foils: int,
 ) -> Target:
     dataset = population.dataset
     owners = [population.participant(shard.participant) for shard, _ in taken]
@@ -152,8 +155,8 @@ def _target(
     plain = torch.cat(
         [_tensor(o.copies()[rows]) for o, (_, rows) in zip(owners, taken, strict=True)]
     )
-    public, others = _not_uploaded(population, seed, foils)
-    candidates, shown = _candidates(population, source, seed, more=model is not None)
+    public, others = _not_uploaded(population, sample)
+    candidates, shown = _candidates(population, source, sample.seed, more=model is not None)
     absent = torch.full((len(others.labels),), ABSENT)
     uploads = Uploads(
         images=_joined(shard.images[rows] for shard, rows in taken),
@@ -177,7 +180,7 @@ def _target(
         trained_on=None if model is None else torch.cat((shown, absent)) != ABSENT,
         originals=originals,
         model=model,
-        seed=seed,
+        seed=sample.seed,
     )
 
 
@@ -204,16 +207,16 @@ def _encrypting(population: Population) -> Iterator[int]:
     return (i for i in range(population.scenario.clients.count) if i not in population.plain)
 
 
-def _not_uploaded(
-    population: Population, seed: int, foils: int
-) -> tuple[Labelled | None, Labelled]:
+def _not_uploaded(population: Population, sample: Sample) -> tuple[Labelled | None, Labelled]:
     """Images that nobody uploaded: the attacker's own, and candidates."""
     train, test = population.dataset.train, population.dataset.test
     owned = np.concatenate([np.asarray(part) for part in population.partitions])
     free = np.setdiff1d(np.arange(len(train.labels)), owned)
-    order = _shuffled(np.concatenate((free, len(train.labels) + np.arange(len(test.labels)))), seed)
-    half = min(PUBLIC, len(order) // 2)
-    mine, others = np.sort(order[:half]), np.sort(order[half : half + foils])
+    order = _shuffled(
+        np.concatenate((free, len(train.labels) + np.arange(len(test.labels)))), sample.seed
+    )
+    half = min(sample.public, len(order) // 2)
+    mine, others = np.sort(order[:half]), np.sort(order[half : half + sample.foils])
     labels = np.concatenate((population.labels, test.labels))
     classes = len(population.dataset.classes)
     public, candidates = (

@@ -20,6 +20,7 @@ from fedenc.files import write_atomically
 
 if TYPE_CHECKING:
     from fedenc.attacks.target import Target
+    from simulations.attacked import Sample
 
 app = typer.Typer(
     name="fedenc",
@@ -154,6 +155,9 @@ def attack(
         str, typer.Option("--attacks", help="quick, all, or names with commas between them.")
     ] = "quick",
     images: Annotated[int, typer.Option(min=2, help="How many uploads to attack.")] = 200,
+    public: Annotated[
+        int, typer.Option(min=2, help="How many images the attacker has of his own, at most.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(min=0, help="Of everything random in attacks.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Folder for results [default: in the run's, or in runs/].")
@@ -166,13 +170,14 @@ def attack(
     wanted = attacking.chosen(names)
     if (run is None) == (cipher is None):
         raise AttackError("name either the folder of a run or a method by --cipher, and not both")
+    sample = attacked.Sample(images, public, seed=seed)
     if run is not None:
         if sets:
             raise AttackError("--set changes a method's scenario, but a run has its own; leave it")
-        target, title = attacked.of_run(run, images=images, seed=seed), f"the run {run}"
+        target, title = attacked.of_run(run, sample), f"the run {run}"
         folder = out or run / "attacks"
     else:
-        target, title = _method(f"{cipher}", keys, sets or (), images, seed)
+        target, title = _method(f"{cipher}", keys, sets or (), sample)
         folder = out or Path("runs") / f"attack-{cipher}-{keys}"
     terminal = Console()
     terminal.print(f"Attacking {title}: {len(target.uploads)} uploads, into {folder}")
@@ -184,16 +189,14 @@ def attack(
     terminal.print(f"Report: {folder / report.REPORT}", soft_wrap=True, highlight=False)
 
 
-def _method(
-    cipher: str, keys: str, sets: Sequence[str], images: int, seed: int
-) -> "tuple[Target, str]":
+def _method(cipher: str, keys: str, sets: Sequence[str], sample: "Sample") -> "tuple[Target, str]":
     """A method without a run, on the images of the default scenario or those that ``sets`` name."""
     from simulations import attacked, presets
     from simulations.experiment import prepare
 
     own = [f"encryption.cipher={cipher}", f"encryption.keys={keys}", "model.compare=[]"]
     experiment = prepare(presets.resolve(None, [*own, *sets])[1])
-    target = attacked.of_method(experiment.population, images=images, seed=seed)
+    target = attacked.of_method(experiment.population, sample)
     return target, f"{experiment.in_words()} on {experiment.scenario.data.name}"
 
 

@@ -12,8 +12,7 @@ from fedenc.files import write_atomically
 from simulations import attacked
 from simulations.experiment import Experiment
 
-IMAGES = 100  # uploads that are attacked
-FOILS = 1_000  # candidate images that nobody uploaded, at most
+SAMPLE = attacked.Sample(images=100, foils=1_000)
 OBSERVER, PICTURE = "observe", "observer.png"
 SECONDS, SHARE = 5.0, 0.1  # attacks start within the larger of these: absolute, and of the run
 _KEPT = (
@@ -44,7 +43,7 @@ def measure(experiment: Experiment, folder: Path, run_seconds: float) -> dict[st
     """
     start = time.perf_counter()
     try:
-        target = attacked.of_experiment(experiment, folder, images=IMAGES, foils=FOILS)
+        target = attacked.of_experiment(experiment, folder, SAMPLE)
     except AttackError:
         return None
     judge, rows = Judge(target), list[Row]()

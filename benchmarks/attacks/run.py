@@ -14,6 +14,7 @@ from typing import Any
 from benchmarks.attacks import draw
 from benchmarks.attacks.cells import METHODS, POLICIES, Cell, cells
 from benchmarks.resumable import claim
+from fedenc import models
 from fedenc.attacks.base import Attack
 from fedenc.files import write_atomically
 from fedenc.provenance import commit, hardware, versions
@@ -39,35 +40,39 @@ def main() -> None:
     parser.add_argument("--owners", type=int, default=20)
     parser.add_argument("--images", type=int, default=250, help="that each owner uploads")
     parser.add_argument("--targets", type=int, default=100, help="uploads that are attacked")
-    parser.add_argument("--epochs", type=int, default=8, help="of the model")
+    parser.add_argument("--public", type=int, default=2000, help="images of the attacker's own")
+    parser.add_argument("--model", choices=models.names(), default="tiny")
+    parser.add_argument("--epochs", type=int, default=6, help="of the model")
     parser.add_argument("--network-epochs", type=int, default=8, help="of the shared network")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     settings: dict[str, dict[str, Any]] = {
         "data": {"name": given.data, "root": None if given.root is None else str(given.root)},
         "clients": {"count": given.owners, "images": given.images},
-        "model": {"name": "fast"},
-        "training": {"epochs": given.epochs},
+        "model": {"name": given.model},
+        "training": {"epochs": given.epochs, "learning_rate": 0.05},
         "inference": {"images": 50},
         "transformation": {
             "answers": "central",
-            "fraction": 0.2,
+            "fraction": 0.06,
             "widths": (16, 32, 64, 128),
             "features": "classifier",
+            "classifier": given.model,
             "recipe": "ito-short",
             "epochs": given.network_epochs,
             "classifier_epochs": given.network_epochs,
         },
     }
     folder: Path = given.folder
-    claim(folder, settings | {"targets": given.targets, "seed": given.seed})
+    claim(folder, settings | {"targets": given.targets, "public": given.public, "seed": given.seed})
     wanted = attack.chosen(given.attacks)
     todo = list(cells(given.methods, given.keys))
     results = []
     for number, cell in enumerate(todo, start=1):
         print(f"{number} of {len(todo)}: {cell.name}", flush=True)
         scenario = Scenario.model_validate({"seed": given.seed, **cell.scenario(settings)})
-        results.append(measure(cell, scenario, wanted, folder / cell.name, given.targets))
+        own = folder / cell.name
+        results.append(measure(cell, scenario, wanted, own, given.targets, given.public))
         found: Result = {"cells": results, "settings": settings, "targets": given.targets}
         found |= {"hardware": hardware(), "versions": versions(), "commit": commit()}
         text = json.dumps(found, indent=1, allow_nan=False)
@@ -77,16 +82,20 @@ def main() -> None:
 
 
 def measure(
-    cell: Cell, scenario: Scenario, wanted: Sequence[Attack], folder: Path, targets: int
+    cell: Cell,
+    scenario: Scenario,
+    wanted: Sequence[Attack],
+    folder: Path,
+    targets: int,
+    public: int,
 ) -> Result:
     """One cell: its accuracy, and what each attack finds."""
     experiment = prepare(scenario, cell.name)
     own = folder / "run"
     perform = partial(_perform, folder=own)
     finished = run.record(experiment, own, perform, resume=own.exists())
-    target = attacked.of_experiment(
-        experiment, own, images=targets, seed=scenario.seed, with_model=True
-    )
+    sample = attacked.Sample(targets, public, seed=scenario.seed)
+    target = attacked.of_experiment(experiment, own, sample, with_model=True)
     done = attack.attack(
         target, wanted, folder, title=cell.name, seed=scenario.seed, on_progress=_Printed()
     )

@@ -28,7 +28,7 @@ SETS = [
 
 def of_method(*sets: str, images: int = 30) -> Target:
     experiment = prepare(load(None, [*SETS, *sets]))
-    return attacked.of_method(experiment.population, images=images)
+    return attacked.of_method(experiment.population, attacked.Sample(images))
 
 
 def check(target: Target) -> None:
@@ -94,7 +94,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_is_attacked_with_its_model(finished: Path) -> None:
-    target = attacked.of_run(finished, images=30)
+    target = attacked.of_run(finished, attacked.Sample(30))
     check(target)
     assert target.model is not None
     assert target.trained_on is not None
@@ -120,7 +120,7 @@ def test_what_is_missing_is_said(
     path = folder / remove
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     with pytest.raises(kind, match=message):
-        attacked.of_run(folder)
+        attacked.of_run(folder, attacked.Sample())
 
 
 def test_a_damaged_pool_is_refused(finished: Path, tmp_path: Path) -> None:
@@ -130,4 +130,4 @@ def test_a_damaged_pool_is_refused(finished: Path, tmp_path: Path) -> None:
         file.seek(5)
         file.write(b"damage")
     with pytest.raises(DataError, match="damaged: 0 of 4 uploads are whole"):
-        attacked.of_run(folder)
+        attacked.of_run(folder, attacked.Sample())
