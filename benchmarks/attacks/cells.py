@@ -1,6 +1,6 @@
 """What is attacked: every method under every key policy, and the shared network at each alpha."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,7 +49,7 @@ class Cell:
         return sections
 
 
-def cells(methods: list[str], policies: list[str]) -> Iterator[Cell]:
+def cells(methods: Sequence[str], policies: Sequence[str]) -> Iterator[Cell]:
     """All cells of these methods and policies."""
     for method in methods:
         if method in KEYED:

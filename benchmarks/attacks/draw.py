@@ -123,12 +123,13 @@ def boxes(results: Sequence[Result], folder: Path, path: Path) -> None:
 
 def _ssim(folder: Path, result: Result, attacks: Sequence[str]) -> list[float]:
     name = result["method"] + (f"_{result['keys']}" if result["keys"] else "")
-    images = folder / name / "attacks.parquet"
-    if not images.exists():
-        return []
-    wanted = [("attack", "in", list(attacks)), ("estimate", "=", "attack")]
-    found: list[float] = pq.read_table(images, filters=wanted)["ssim_uniform7"].to_pylist()
-    return found
+    for attack in attacks:
+        images = folder / name / "work" / attack / "images.parquet"
+        if images.exists():
+            wanted = [("estimate", "=", "attack")]
+            found: list[float] = pq.read_table(images, filters=wanted)["ssim_uniform7"].to_pylist()
+            return found
+    return []
 
 
 def _protected(accuracy: Mapping[str, float] | None) -> float | None:

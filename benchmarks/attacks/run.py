@@ -1,7 +1,8 @@
 """Attack every method under every key policy, and measure its accuracy beside what it leaks.
 
 ``python -m benchmarks.attacks.run --root DATA --folder runs/attacks`` does what is not done yet: a
-cell that was finished is read, and so is every attack in one that was interrupted.
+cell that was finished is read, and so is every attack in one that was interrupted. Several commands
+with one folder, for some methods, policies or attacks each, add to one result.
 """
 
 import argparse
@@ -14,7 +15,7 @@ from typing import Any
 from benchmarks.attacks import draw
 from benchmarks.attacks.cells import METHODS, POLICIES, Cell, cells
 from benchmarks.resumable import claim
-from fedenc import models
+from fedenc import attacks, models
 from fedenc.attacks.base import Attack
 from fedenc.files import write_atomically
 from fedenc.provenance import commit, hardware, versions
@@ -24,6 +25,7 @@ from simulations.experiment import prepare
 from simulations.run_folder import PROVIDER
 
 Result = dict[str, Any]
+CELL = "cell.json"  # a cell's accuracy, in its folder
 
 
 def main() -> None:
@@ -67,18 +69,34 @@ def main() -> None:
     claim(folder, settings | {"targets": given.targets, "public": given.public, "seed": given.seed})
     wanted = attack.chosen(given.attacks)
     todo = list(cells(given.methods, given.keys))
-    results = []
     for number, cell in enumerate(todo, start=1):
         print(f"{number} of {len(todo)}: {cell.name}", flush=True)
         scenario = Scenario.model_validate({"seed": given.seed, **cell.scenario(settings)})
-        own = folder / cell.name
-        results.append(measure(cell, scenario, wanted, own, given.targets, given.public))
-        found: Result = {"cells": results, "settings": settings, "targets": given.targets}
-        found |= {"hardware": hardware(), "versions": versions(), "commit": commit()}
-        text = json.dumps(found, indent=1, allow_nan=False)
-        write_atomically(folder / "attacks.json", text.encode() + b"\n")
+        measure(cell, scenario, wanted, folder / cell.name, given.targets, given.public)
+    results = finished(folder)
+    found: Result = {"cells": results, "settings": settings, "targets": given.targets}
+    found |= {"public": given.public, "seed": given.seed}
+    found |= {"hardware": hardware(), "versions": versions(), "commit": commit()}
+    text = json.dumps(found, indent=1, allow_nan=False)
+    write_atomically(folder / "attacks.json", text.encode() + b"\n")
     draw.everything(results, folder)
     print(draw.table(results))
+
+
+def finished(folder: Path) -> list[Result]:
+    """All cells in a folder, with the rows of all attacks that were run on them."""
+    results = []
+    for cell in cells(METHODS, POLICIES):
+        own = folder / cell.name
+        if not (own / CELL).exists():
+            continue
+        rows = {
+            path.parent.name: json.loads(path.read_text())["row"]
+            for path in own.glob("work/*/row.json")
+        }
+        order = [name for name in attacks.names() if name in rows]
+        results.append(json.loads((own / CELL).read_text()) | {"rows": [rows[n] for n in order]})
+    return results
 
 
 def measure(
@@ -88,8 +106,8 @@ def measure(
     folder: Path,
     targets: int,
     public: int,
-) -> Result:
-    """One cell: its accuracy, and what each attack finds."""
+) -> None:
+    """One cell: its accuracy, and what each attack finds; written into its folder."""
     experiment = prepare(scenario, cell.name)
     own = folder / "run"
     perform = partial(_perform, folder=own)
@@ -100,15 +118,16 @@ def measure(
         target, wanted, folder, title=cell.name, seed=scenario.seed, on_progress=_Printed()
     )
     facts = finished.result
-    return {
+    content: Result = {
         "method": cell.method,
         "keys": cell.keys,
         "accuracy": {facts["model"]["input"]: _shares(facts)}
         | {stage: _shares(found) for stage, found in facts.get("compared", {}).items()},
         "chance": facts["chance"],
         "recognised_plain": done.facts["recognised_plain"],
-        "rows": done.facts["rows"],
+        "commit": commit(),
     }
+    write_atomically(folder / CELL, json.dumps(content, allow_nan=False).encode())
 
 
 def _perform(experiment: Any, on_event: Any, *, folder: Path) -> Any:
