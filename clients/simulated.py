@@ -201,6 +201,18 @@ class Population:
             )
         return dict(zip(kinds, np.array_split(order, len(kinds)), strict=True))
 
+    @cached_property
+    def _queries(self) -> Indices:
+        """How many images each participant asks about under each condition."""
+        asked, people = self.scenario.inference, self.scenario.clients.total
+        if asked.total is None or asked.total >= asked.images * people:
+            return np.full(people, asked.images)
+        each, more = divmod(asked.total, people)
+        luckier = numpy_generator(self.scenario.seed, "more queries").permutation(people)[:more]
+        counts = np.full(people, each)
+        counts[luckier] += 1
+        return counts
+
     def _held_out(self, i: int) -> dict[Condition, Labelled]:
         """This participant's test images by condition: consecutive pieces of each part, starting
         from its beginning again when it is used up."""
@@ -209,11 +221,15 @@ class Population:
         for condition, part in self._test_parts.items():
             if condition == SAME_KEY and (i in self.plain or i >= self.scenario.clients.count):
                 continue  # no key of this participant protects training images
-            size = min(self.scenario.inference.images, len(part))
-            mine = part[(i * size + np.arange(size)) % len(part)]
+            sizes = np.minimum(self._queries, len(part))
+            if not sizes[i]:
+                continue  # others ask instead
+            mine = part[(sizes[:i].sum() + np.arange(sizes[i])) % len(part)]
             held_out[condition] = Labelled(test.images[mine], test.labels[mine])
         for condition in self._shared:
-            held_out[condition] = held_out[PLAIN if self.scenario.paired else ENCRYPTED]
+            source = PLAIN if self.scenario.paired else ENCRYPTED
+            if source in held_out:
+                held_out[condition] = held_out[source]
         return held_out
 
 

@@ -174,6 +174,7 @@ class Inference(Section):
 
     queries: tuple[Condition, ...] | None = None  # None: all that cipher and key policy allow
     images: Count = 25  # held-out images per participant and condition
+    total: Count | None = None  # the most of all participants together, per condition; None: no cap
     paired: bool = True  # same images plain and encrypted, so that agreement can be counted
     flip: bool = False  # test-time augmentation: average over image and mirror image
 

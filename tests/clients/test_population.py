@@ -119,6 +119,31 @@ def test_more_queries_than_images_are_as_many_as_there_are() -> None:
     assert sorted(numbers_of(held.images)) == list(range(TEST))
 
 
+@settings(deadline=None, max_examples=30)
+@given(total=st.integers(1, 80), images=st.integers(1, 6))
+def test_a_cap_on_queries_is_spread_evenly(total: int, images: int) -> None:
+    free = Population(scenario(inference={"images": images}))
+    capped = Population(scenario(inference={"images": images, "total": total}))
+    counts = [
+        len(p.held_out["plain"].labels) if "plain" in p.held_out else 0
+        for p in map(capped.participant, range(15))
+    ]
+    assert sum(counts) == min(total, 15 * images)
+    assert max(counts) - min(counts) <= 1
+    asked = [
+        image.tobytes()
+        for p in map(capped.participant, range(15))
+        if "plain" in p.held_out
+        for image in p.held_out["plain"].images
+    ]
+    assert len(set(asked)) == min(len(asked), TEST), "none twice, unless all are"
+    if total >= 15 * images:
+        for i in range(15):
+            one, other = capped.participant(i), free.participant(i)
+            for condition, held in one.held_out.items():
+                np.testing.assert_array_equal(held.images, other.held_out[condition].images)
+
+
 def test_plain_participants() -> None:
     s = scenario(clients={"plain_fraction": 0.25}, encryption={"keys": "client"})
     people = Population(s)
