@@ -22,7 +22,7 @@ from server.collector import QUERIES, SCORE, UPLOAD
 from server.pool import Pool
 from server.trainer import Scores, Trained, Trainer
 
-MODEL = Trained({"model.safetensors": b"weights"}, "0" * 64, "cpu", 1, "fp32", 1, 1.0, 1.0, 0.1)
+MODEL = Trained({"model.safetensors": b"weights"}, "0" * 64, "cpu", 1, "fp32", 1, 1.0, 1.0, 0.1, [])
 
 
 class FakeTrainer:
