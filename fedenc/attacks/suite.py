@@ -95,6 +95,9 @@ class Judge:
             return Scored(row)
         estimates = images[rows]
         values = {ESTIMATE: self._values(estimates, rows)} | self._controls(rows)
+        if Knowledge.LABELS in attack.knowledge:
+            # Who knows the label can show any image of its class: that recognises nothing.
+            values = {name: _without(found, "recognised") for name, found in values.items()}
         row |= summarise(values[ESTIMATE])
         row["control"] = {name: summarise(values[name]) for name in CONTROLS}
         return Scored(row, _table(row, rows, values), self._picture(rows, estimates))
@@ -351,6 +354,10 @@ def _finished(folder: Path, identity: str) -> Scored | None:
         )
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid):
         return None
+
+
+def _without(values: Values, name: str) -> Values:
+    return {key: found for key, found in values.items() if key != name}
 
 
 def _table(row: Mapping[str, Any], rows: Tensor, values: Mapping[str, Values]) -> pa.Table:
