@@ -8,6 +8,7 @@ correlation of edges, the rank of the true image among others, and what a classi
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from math import isnan, sqrt
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,8 @@ from fedenc.errors import DataError
 from fedenc.images.metrics import SIDES, psnr, ssim
 
 AMONG = 100  # images among which the true one is ranked
+LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
+_LPIPS_SIDE = 64  # pixels
 Recogniser = Callable[[Tensor], Tensor]
 Values = dict[str, Tensor]
 _95 = 1.959963984540054  # a normal deviate's two-sided 95 %
@@ -43,7 +46,8 @@ def compare(estimates: Tensor, plain: Tensor) -> Values:
     Returns:
         float64 (N,) each: ``ssim_uniform7`` and ``ssim_gaussian11`` in RGB, the same with ``_gray``
         on luma, ``psnr`` in dB (at most 100, that of nearly equal images), ``edges`` and ``bytes``,
-        the share of bytes that are right. A window that does not fit into the images is left out.
+        the share of bytes that are right; ``lpips`` where its weights are at hand. A window that
+        does not fit into the images is left out.
     """
     luma = gray(estimates), gray(plain)
     found: Values = {}
@@ -54,7 +58,43 @@ def compare(estimates: Tensor, plain: Tensor) -> Values:
     found["psnr"] = psnr(estimates, plain).clamp_max(100.0)
     found["edges"] = edge_correlation(estimates, plain)
     found["bytes"] = (estimates == plain).flatten(1).double().mean(1)
+    if plain.shape[1] == 3 and lpips_weights() is not None:
+        found["lpips"] = lpips(estimates, plain)
     return found
+
+
+def lpips_weights() -> Path | None:
+    """AlexNet's weights as torchvision keeps them, if they are at hand; nothing is downloaded."""
+    found = Path(torch.hub.get_dir()) / "checkpoints" / LPIPS_WEIGHTS
+    return found if found.exists() else None
+
+
+def lpips(a: Tensor, b: Tensor) -> Tensor:
+    """Learned perceptual distance with AlexNet (Zhang et al., CVPR 2018), of images enlarged to 64
+    pixels where they are smaller, since the network takes no less.
+
+    Args:
+        a: uint8 (N, 3, H, W).
+        b: uint8 of the same shape.
+
+    Returns:
+        float64 (N,), 0 for equal images.
+    """
+    from torchmetrics.functional.image import learned_perceptual_image_patch_similarity as distance
+
+    found = []
+    for parts in zip(torch.split(a, 64), torch.split(b, 64), strict=True):
+        x, y = (_enlarged(part.float() / 255) for part in parts)
+        found.append(distance(x, y, net_type="alex", reduction="none", normalize=True).flatten())
+    return torch.cat(found).double()
+
+
+def _enlarged(images: Tensor) -> Tensor:
+    height, width = images.shape[2:]
+    if min(height, width) >= _LPIPS_SIDE:
+        return images
+    scale = _LPIPS_SIDE / min(height, width)
+    return F.interpolate(images, scale_factor=scale, mode="bilinear", antialias=True)
 
 
 def gray(images: Tensor) -> Tensor:

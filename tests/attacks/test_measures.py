@@ -1,5 +1,7 @@
 """Measures of estimates, against references computed another way."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from scipy.stats import binomtest
 from victims import photos, victims
 
 from fedenc.attacks.measures import (
+    LPIPS_WEIGHTS,
     as_picture,
     compare,
     edge_correlation,
@@ -102,3 +105,20 @@ def test_pictures_of_ciphertexts_have_the_plain_shape() -> None:
     assert torch.equal(shown[:, 0], planes[:, 0, :32]), "luma"
     assert torch.equal(as_picture(plain, (3, 30, 29)), plain[:, :, :30, :29])
     assert gray(shown).shape == (8, 1, 32, 32)
+
+
+def test_lpips_is_measured_where_weights_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torchvision.models import alexnet
+
+    images = photos().images[:3]
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    assert "lpips" not in compare(images, images)
+    (tmp_path / "checkpoints").mkdir()
+    torch.manual_seed(1)  # what the weights are does not matter here
+    torch.save(alexnet(weights=None).state_dict(), tmp_path / "checkpoints" / LPIPS_WEIGHTS)
+    assert (compare(images, images)["lpips"] == 0).all()
+    noisy = compare(noise(3, 3, 32, 32), images)["lpips"]
+    assert noisy.shape == (3,)
+    assert (noisy > 0).all()
