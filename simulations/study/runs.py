@@ -3,9 +3,11 @@
 An outer Ray only schedules. Each of its tasks starts one ``fedenc simulate`` as a process of its
 own with a private Ray in it, limited to the task's CPUs: two simulations in one Ray would wait for
 each other's client processes. A run's folder decides what is left to do: with ``result.json`` in it
-it is finished, without it is continued.
+it is finished, without it is continued. A transformation network that several runs need is trained
+once, before them.
 """
 
+import hashlib
 import json
 import os
 import subprocess
@@ -22,7 +24,7 @@ from simulations import engine, result
 from simulations.study.design import Cell
 
 Status = Literal["queued", "running", "done", "failed"]
-RUNS = "runs"  # the folder of all runs in a study's
+RUNS, BUNDLES = "runs", "bundles"  # folders in a study's
 _OUTPUT = "output.txt"  # what the run printed
 _RETURNED = (result.RESULT, result.CLIENTS, result.LOG, _OUTPUT)
 _POLL = 1.0  # seconds
@@ -36,6 +38,7 @@ class Share:
     at_once: int
     cpus: int
     gpus: int
+    directory: str  # where relative paths start
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def share(at_once: int | None, cpus: int, gpus: int) -> Share:
     wanted = at_once or gpus or max(1, cpus // 4)
     if wanted > cpus:
         raise EngineError(f"--at-once {wanted} is more than the {cpus} CPUs there are; name fewer")
-    return Share(wanted, cpus // wanted, 1 if gpus >= wanted else 0)
+    return Share(wanted, cpus // wanted, 1 if gpus >= wanted else 0, str(Path.cwd()))
 
 
 def finished(folder: Path, cell: Cell) -> bool:
@@ -87,17 +90,49 @@ def run(
 
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         each = share(at_once, int(total.get("CPU", 1)), int(total.get("GPU", 0)))
-        task = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)(
-            _simulate
-        )
+        place = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)
+        simulate: Any = place(_simulate)
+        train = place(_train)
+        needed = {bundle(cell) for cell in todo}
+        shared = {
+            key: train.remote(_dumped(cell), _path(folder / BUNDLES / key), each)
+            for key, cell in _shared(cells).items()
+            if key in needed
+        }
         waiting = {}
         for cell in todo:
-            scenario = json.dumps(cell.scenario.dump())
-            own = (folder / RUNS / cell.id).resolve()
-            reference = task.remote(scenario, str(own), str(Path.cwd()), each.cpus, each.gpus)
-            waiting[reference] = cell
+            # A run whose network is still being trained starts when that is done.
+            network = shared.get(bundle(cell) or "")
+            own = _path(folder / RUNS / cell.id)
+            waiting[simulate.remote(_dumped(cell), own, each, network)] = cell
             yield Update(cell, "queued")
         yield from _follow(waiting, folder)
+
+
+def bundle(cell: Cell) -> str | None:
+    """Names the transformation network that a run would train; None if it would not."""
+    if not cell.scenario.awaits_bundle:
+        return None
+    values = cell.scenario.dump(secret=False)
+    decisive = [values["seed"], values["data"], values["transformation"]]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _shared(cells: Sequence[Cell]) -> dict[str, Cell]:
+    """Networks that several runs would train, each with one of these runs."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        if key := bundle(cell):
+            found.setdefault(key, []).append(cell)
+    return {key: group[0] for key, group in found.items() if len(group) > 1}
+
+
+def _dumped(cell: Cell) -> str:
+    return json.dumps(cell.scenario.dump())
+
+
+def _path(folder: Path) -> str:
+    return str(folder.resolve())
 
 
 def _follow(waiting: dict[Any, Cell], folder: Path) -> Iterator[Update]:
@@ -164,33 +199,52 @@ def _last_line(log: Path) -> str:
 
 
 def _simulate(
-    scenario: str, folder: str, directory: str, cpus: int, gpus: int
+    scenario: str, folder: str, share: Share, network: str | None
 ) -> tuple[int, dict[str, bytes]]:
-    """One run, in a process of its own, somewhere in the cluster: its exit code, and its files."""
+    """One run, in a process of its own, somewhere in the cluster: its exit code, and its files.
+
+    Args:
+        network: the folder of a bundle that was trained for several runs.
+    """
+    own, values = Path(folder), json.loads(scenario)
+    values["engine"] = {"cpus": share.cpus, "object_store": _STORE}
+    values["server"]["threads"] = values["server"]["threads"] or share.cpus
+    if network is not None:
+        values["transformation"]["bundle"] = network
+    code = _fedenc(own, values, share, "simulate", "{scenario}", "--out", folder, "--resume")
+    files = {name: (own / name).read_bytes() for name in _RETURNED if (own / name).exists()}
+    return code, files
+
+
+def _train(scenario: str, folder: str, share: Share) -> str:
+    """The folder of a trained bundle. EngineError: why it could not be trained."""
     own = Path(folder)
-    values = json.loads(scenario)
-    values["engine"] = {"cpus": cpus, "object_store": _STORE}
-    values["server"]["threads"] = values["server"]["threads"] or cpus
-    write_atomically(own.parent / f"{own.name}.json", json.dumps(values).encode(), mode=0o600)
+    command = ("transformation", "train", folder, "{scenario}")
+    if _fedenc(own, json.loads(scenario), share, *command):
+        raise EngineError(f"the shared transformation network was not trained: {why(own)}")
+    return folder
+
+
+def _fedenc(own: Path, values: dict[str, Any], share: Share, *command: str) -> int:
+    """A command in a process of its own, with its output beside its results; its exit code."""
+    scenario = own.with_name(f"{own.name}.json")
+    write_atomically(scenario, json.dumps(values).encode(), mode=0o600)
+    words = [str(scenario) if word == "{scenario}" else word for word in command]
     own.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "simulations.cli", "simulate"]
-    command += [str(own.parent / f"{own.name}.json"), "--out", folder, "--resume"]
     with (own / _OUTPUT).open("wb") as output:
         child = subprocess.Popen(
-            command,
-            cwd=directory,
-            env=_environment(os.environ, gpus),
+            [sys.executable, "-m", "simulations.cli", *words],
+            cwd=share.directory,
+            env=_environment(os.environ, share.gpus),
             stdout=output,
             stderr=subprocess.STDOUT,
         )
         try:
-            code = child.wait()
+            return child.wait()
         except BaseException:  # cancelled
             child.terminate()
             child.wait(timeout=15)
             raise
-    files = {name: (own / name).read_bytes() for name in _RETURNED if (own / name).exists()}
-    return code, files
 
 
 def _environment(inherited: Mapping[str, str], gpus: int) -> dict[str, str]:

@@ -208,3 +208,25 @@ def test_a_folder_belongs_to_one_study(tmp_path: Path) -> None:
     (tmp_path / "full" / "file").touch()
     with pytest.raises(ScenarioError, match="not empty and holds no study"):
         command._claim(found, tmp_path / "full", resume=True)
+
+
+def test_a_network_that_several_runs_need_is_trained_once(tmp_path: Path) -> None:
+    text = """
+    [study]
+    name = "shared"
+    question = "Once?"
+    [base]
+    preset = "ito2021-photos"
+    [axes]
+    "transformation.alpha" = [0.01, 0.1]
+    "clients.count" = [2, 4]
+    """
+    cells = design.load(write(tmp_path, text)).cells
+    assert len({runs.bundle(cell) for cell in cells}) == 2
+    shared = runs._shared(cells)
+    assert len(shared) == 2
+    assert all(runs.bundle(cell) == key for key, cell in shared.items())
+    assert runs._shared(cells[:2]) == {runs.bundle(cells[0]): cells[0]}
+    assert runs._shared([cells[0], cells[2]]) == {}, "each run trains its own"
+    plain = design.load(write(tmp_path)).cells[0]
+    assert runs.bundle(plain) is None
