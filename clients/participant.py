@@ -95,7 +95,7 @@ class Participant:
             TRAIN,
             images,
             self.protection,
-            Context(TRAIN, self._nonce(TRAIN, images), ids, view),
+            Context(TRAIN, self.nonce(TRAIN, images), ids, view),
             labels=self.train.labels[image],
             views=view,
             view_count=self.views,
@@ -164,7 +164,7 @@ class Participant:
         asked = self.held_out[condition].images
         images = self._augmented(asked, self.query_augmentation, "query")[order]
         ids = self._generator("query ids", condition).choice(1 << 53, len(order), replace=False)
-        nonce = self._nonce(condition, images)
+        nonce = self.nonce(condition, images)
         context = Context("query", nonce, ids, independent=True)
         protection = self.query_protection or self.protection
         if condition == PLAIN:
@@ -198,7 +198,7 @@ class Participant:
             **parts,
         )
 
-    def _nonce(self, purpose: str, images: Images) -> bytes:
+    def nonce(self, purpose: str, images: Images) -> bytes:
         """Public, as hard to predict as the key ring, and different for different images: so a ring
         that is used again encrypts no two of them under one keystream, and a repeated request
         still gets the same bytes."""

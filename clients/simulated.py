@@ -47,7 +47,7 @@ class Population:
         clients = self.scenario.clients
         if not self.scenario.uploads:
             return [np.empty(0, np.int64)] * clients.count
-        theirs = self._participants_own
+        theirs = self.available
         if not len(theirs):
             raise DataError(
                 f"the third party's transformation network was trained on all training images of "
@@ -68,7 +68,7 @@ class Population:
         return [theirs[part] for part in parts]
 
     @cached_property
-    def _participants_own(self) -> Indices:
+    def available(self) -> Indices:
         """Training images that are not the third party's, if there is one."""
         labels = self.dataset.train.labels
         settings = self.scenario.transformation

@@ -77,6 +77,9 @@ class Registry(Generic[T]):
                     f"{self._kind} {name!r} has no parameter {key!r} (found {key}={value!r}); "
                     f"it takes {takes}"
                 )
+            kind = getattr(known[key].type, "__name__", known[key].type)  # a class, or its name
+            if not _is(kind, value):
+                raise self._error(f"{key} of {self._kind} {name!r} is {value!r}, expected {kind}")
         return cls(**params)
 
     def _find(self, name: str) -> type[T]:
@@ -113,6 +116,14 @@ class Registry(Generic[T]):
     @cached_property
     def _plug_ins(self) -> dict[str, EntryPoint]:
         return {point.name: point for point in entry_points(group=self.group)}
+
+
+def _is(kind: object, value: Parameter) -> bool:
+    """Whether a value is a number where one is annotated; other types check themselves. Truth
+    values are numbers to Python, and to nobody else."""
+    if kind == "int":
+        return isinstance(value, int) and not isinstance(value, bool)
+    return kind != "float" or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def _article(word: str) -> str:

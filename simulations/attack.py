@@ -16,7 +16,7 @@ from fedenc.attacks.base import Attack, Knowledge
 from fedenc.attacks.suite import Judge, OnProgress, Scored, left_out, run
 from fedenc.attacks.target import Target
 from fedenc.cli import assignment
-from fedenc.errors import AttackError
+from fedenc.errors import AttackError, TrainingError
 from fedenc.files import write_atomically
 from simulations import leakage, report
 
@@ -43,7 +43,14 @@ def chosen(names: str) -> list[Attack]:
         return leakage.quick()
     if names == "all":
         return [attacks.make(name) for name in attacks.names()]
-    return [_made(text.strip()) for text in dict.fromkeys(names.split(","))]
+    found = [_made(text.strip()) for text in names.split(",")]
+    if repeated := [one.name for i, one in enumerate(found) if one.name in _names(found[:i])]:
+        raise AttackError(f"--attacks names {repeated[0]} twice; use another --out for the second")
+    return found
+
+
+def _names(found: Sequence[Attack]) -> set[str]:
+    return {one.name for one in found}
 
 
 def _made(text: str) -> Attack:
@@ -70,8 +77,10 @@ def attack(
         device: where attacks compute; None: a GPU if there is one.
 
     Raises:
-        AttackError: none of the attacks applies.
+        AttackError: none of the attacks applies, or the folder is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise AttackError(f"--out {folder} is a file; name a folder")
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     reasons = {one.name: left_out(one, target) for one in wanted}
     if all(reasons.values()):
@@ -86,6 +95,7 @@ def attack(
         "title": title,
         "images": len(target.uploads),
         "owners": len(target.protections),
+        "public": 0 if target.public is None else len(target.public.labels),
         "recognised_plain": judge.recognised_plain,
         "versions": provenance.versions(),
         "hardware": provenance.hardware(),
@@ -109,7 +119,11 @@ def _recogniser(
     if public is None or len(public.labels) < recogniser.LEAST or all(a.quick for a in wanted):
         return None
     on_progress("recogniser", 0.0, f"a classifier of {len(public.labels):,} plain public images")
-    trained = recogniser.train(public, seed=seed, device=device)
+    try:
+        trained = recogniser.train(public, seed=seed, device=device)
+    except TrainingError as error:  # images that are too small, or all of one class
+        on_progress("recogniser", 1.0, f"none: {error}")
+        return None
     on_progress("recogniser", 1.0, "done")
     return trained
 
@@ -117,15 +131,16 @@ def _recogniser(
 def _write(folder: Path, facts: dict[str, Any], scored: Sequence[Scored]) -> None:
     pictures = {str(one.row["attack"]): one.picture for one in scored if one.picture is not None}
     for name, content in pictures.items():
-        write_atomically(folder / "pictures" / f"{name}.png", content)
+        write_atomically(folder / "pictures" / f"{name}.png", content, mode=0o600)
     tables = [one.images for one in scored if one.images is not None]
     if tables:
         sink = pa.BufferOutputStream()
         pq.write_table(pa.concat_tables(tables, promote_options="default"), sink)
-        write_atomically(folder / IMAGES, sink.getvalue().to_pybytes())
-    write_atomically(folder / report.REPORT, report.of_attacks(facts, pictures).encode())
+        write_atomically(folder / IMAGES, sink.getvalue().to_pybytes(), mode=0o600)
+    page = report.of_attacks(facts, pictures).encode()
+    write_atomically(folder / report.REPORT, page, mode=0o600)
     text = json.dumps(facts, indent=2, allow_nan=False)
-    write_atomically(folder / FACTS, text.encode() + b"\n")
+    write_atomically(folder / FACTS, text.encode() + b"\n", mode=0o600)
 
 
 def report_again(folder: Path) -> str:

@@ -94,9 +94,7 @@ def show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     else:
         console.print("Nobody's queries were answered: there is no accuracy to report.")
     if leakage := result.get("leakage"):
-        console.print(
-            _attacks(leakage["rows"], f"What leaks: {leakage['images']} uploads attacked")
-        )
+        show_attacks(console, leakage["rows"], f"What leaks: {leakage['images']} uploads attacked")
     if failed := result["clients"]["failed"]:
         console.print(_failures(failed))
         if (traces := folder / TRACES).exists():
@@ -105,10 +103,12 @@ def show(console: Console, result: Mapping[str, Any], folder: Path) -> None:
     console.print(f"Results: {folder}", soft_wrap=True, highlight=False)
 
 
-def show_attacks(console: Console, rows: Sequence[Mapping[str, Any]]) -> None:
+def show_attacks(
+    console: Console, rows: Sequence[Mapping[str, Any]], title: str = "What leaks"
+) -> None:
     """Print what attacks found, and why some found nothing."""
     console.print()
-    console.print(_attacks([row for row in rows if row["status"] == "done"], "What leaks"))
+    console.print(_attacks([row for row in rows if row["status"] == "done"], title))
     for row in rows:
         if row["status"] != "done":
             text = f"{row['attack']}: {row['status']}: {row['reason']}"
@@ -141,7 +141,8 @@ def _attacks(rows: Sequence[Mapping[str, Any]], title: str) -> Table:
         knows = "".join(f"\n[dim]+ {what}[/dim]" for what in row["knowledge"])
         values = (report.shown(row.get(field), kind) for field, _, kind, _ in columns)
         table.add_row(row["attack"] + knows, *values)
-    if controls := next((row["control"] for row in rows if row.get("control")), None):
+    scored = (row["control"] for row in rows if "ciphertext" in row.get("control", {}))
+    if controls := next(scored, None):
         table.add_section()
         for name, text in (("ciphertext", "protected image"), ("another", "another image")):
             values = (report.shown(controls[name].get(f), kind) for f, _, kind, _ in columns)

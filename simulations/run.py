@@ -127,16 +127,11 @@ def record(
         on_event = phases.watching(logged)
         if awaited:
             third_party.make(experiment.population, folder / THIRD_PARTY, on_event)
-        start = time.perf_counter()
         try:
             outcome = perform(experiment, on_event)
         except QuorumError as error:
             raise QuorumError(f"{error}{_see_traces(folder)}") from None
         facts = result.build(experiment, outcome)
-        if scenario.uploads:
-            on_event(Event("attacks", 0, 1, "what the provider can make of the uploads"))
-            facts["leakage"] = leakage.measure(experiment, folder, time.perf_counter() - start)
-            on_event(Event("attacks", 1, 1))
         facts |= {"phases": phases.seconds, "command": provenance.command()}
         result.write(folder, experiment, outcome, facts)
         return _finished(experiment, folder, baselines, on_event)
@@ -166,8 +161,15 @@ class Phases:
 
 
 def _finished(experiment: Experiment, folder: Path, baselines: bool, on_event: OnEvent) -> Finished:
-    """A complete run, with baselines if they are wanted now, and its report."""
+    """A complete run: attacked, with baselines if they are wanted now, and with its report."""
     facts = result.read(folder)
+    if experiment.scenario.uploads and "leakage" not in facts:
+        on_event(Event("attacks", 0, 1, "what the provider can make of the uploads"))
+        start, before = time.perf_counter(), sum(facts["phases"].values())
+        facts["leakage"] = leakage.measure(experiment, folder, before)
+        facts["phases"]["attacks"] = time.perf_counter() - start
+        result.write_facts(folder, facts)
+        on_event(Event("attacks", 1, 1))
     if baselines and "baselines" not in facts:
         facts["baselines"] = plain_training.measure(experiment.population, on_event)
         result.write_facts(folder, facts)

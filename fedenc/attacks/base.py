@@ -141,10 +141,21 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Model:
-    """The trained classifier and how it was trained, except for its data and seed."""
+    """The trained classifier and how it was trained, except for its data and seed.
+
+    Attributes:
+        network: with its weights.
+        config: the recipe.
+        images: number of training images, each in ``views`` protected copies.
+        views: of each image.
+        owners: who uploaded them.
+    """
 
     network: Network
     config: TrainingConfig
+    images: int
+    views: int = 1
+    owners: int = 1
 
 
 class Observation:
@@ -307,6 +318,11 @@ class Attack(ABC):
             AttackError: there is too little to work on.
             TrainingError: a training within the attack fails.
         """
+
+    def is_quick(self, method: Method) -> bool:
+        """Whether it is among the attacks that every simulation with this method ends with: those
+        that take a second or so for a hundred images."""
+        return self.quick
 
     def params(self) -> dict[str, Parameter]:
         """The parameters in full; ``make(name, **params)`` builds an equal attack."""

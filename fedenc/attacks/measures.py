@@ -19,6 +19,7 @@ from fedenc.ciphers.base import KeyParts, Shape
 from fedenc.errors import DataError
 from fedenc.images.metrics import SIDES, psnr, ssim
 
+BINARY = frozenset({"recognised"})  # yes or no for each image
 AMONG = 100  # images among which the true one is ranked
 LPIPS_WEIGHTS = "alexnet-owt-7be5be79.pth"
 _LPIPS_SIDE = 64  # pixels
@@ -220,8 +221,7 @@ def summarise(values: Mapping[str, Tensor]) -> dict[str, float | None]:
     interval of what is yes or no for each image is Wilson's."""
     found: dict[str, float | None] = {}
     for name, each in values.items():
-        binary = bool(((each == 0) | (each == 1)).all())
-        of = share_interval(int(each.sum()), len(each)) if binary else interval(each)
+        of = share_interval(int(each.sum()), len(each)) if name in BINARY else interval(each)
         for suffix, value in (("", of.mean), ("_low", of.low), ("_high", of.high)):
             found[name + suffix] = None if isnan(value) else value
     return found

@@ -88,7 +88,6 @@ class Membership(Attack):
         references = list(
             shadow.train_references(
                 observation.model,
-                observation.uploads,
                 public,
                 lambda images, number: self._protected(observation, images, means.seed, number),
                 self.references,
@@ -119,8 +118,8 @@ class Membership(Attack):
         self, observation: Observation, images: Tensor, seed: int, number: int
     ) -> Tensor:
         """Training images for a reference model."""
-        method, uploads = observation.method, observation.uploads
-        owners = len(set(uploads.owners.tolist())) if method.policy == "client" else 1
+        method = observation.method
+        owners = observation.model.owners if method.policy == "client" else 1
         return shadow.own_keys(method, images, owners, seed, "reference", number)
 
     def _queries(

@@ -85,6 +85,9 @@ class PrincipalComponent(Attack):
             return "needs neighbours=True for all but pixel-based encryption"
         return None
 
+    def is_quick(self, method: Method) -> bool:
+        return not isinstance(method.cipher, ELE) and max(method.shape[1:]) <= 64
+
     def run(self, observation: Observation, means: Means) -> Findings:
         method, uploads = observation.method, observation.uploads
         if reason := self.unsuitable(method):

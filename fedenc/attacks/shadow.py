@@ -1,7 +1,8 @@
 """Reference models: what an attacker trains himself, to learn how models answer about images that
 they have not seen.
 
-They are made as the attacked model was: by its recipe, on as many images, protected as the uploads
+They are made as the attacked model was: by its recipe, on as many images if the attacker has twice
+as many, protected as the uploads
 are as far as an attacker can do that. He shares keys between images as the owners do, but has only
 keys of his own.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from fedenc import models
-from fedenc.attacks.base import Labelled, Means, Method, Model, Uploads
+from fedenc.attacks.base import Labelled, Means, Method, Model
 from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
 from fedenc.keys import NONCE_BYTES, KeyRing
@@ -77,16 +78,16 @@ def own_keys(method: Method, images: Tensor, owners: int, seed: int, *purpose: P
 
 
 def train_references(
-    model: Model, uploads: Uploads, public: Labelled, protect: Protect, count: int, means: Means
+    model: Model, public: Labelled, protect: Protect, count: int, means: Means
 ) -> Iterator[Reference]:
     """Train reference models, each on a random part of the public images.
 
-    A part has as many images as were uploaded, but at most half of the public ones. A model that
-    lies in ``means.folder`` from an earlier call with the same arguments is not trained again.
+    A part has as many images as the model was trained on, but at most half of the public ones. A
+    model that lies in ``means.folder`` from an earlier call with the same arguments is not trained
+    again.
 
     Args:
         model: what to imitate.
-        uploads: what it was trained on; used are the numbers of images and of views.
         public: images to train on.
         protect: makes training images of them, uint8 (N, *protected shape).
         count: of reference models.
@@ -95,8 +96,8 @@ def train_references(
     Raises:
         TrainingError: a training fails.
     """
-    views = int(uploads.views.max()) + 1
-    size = min(len(uploads) // views, len(public.images) // 2)
+    views = model.views
+    size = min(model.images, len(public.images) // 2)
     for number in range(count):
         order = torch.randperm(
             len(public.images), generator=generator(means.seed, "reference images", number)

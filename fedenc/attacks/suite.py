@@ -7,6 +7,8 @@ and another image. An attack that scores no better than these shows nothing.
 import hashlib
 import io
 import json
+import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,21 +25,25 @@ from fedenc import seeding
 from fedenc.attacks import roc
 from fedenc.attacks.base import Attack, Findings, Knowledge, Means, Observation
 from fedenc.attacks.measures import (
+    AMONG,
     Recogniser,
     Values,
     as_picture,
     compare,
     edge_correlation,
     key_share,
+    lpips_weights,
     rank,
     share_interval,
     summarise,
 )
 from fedenc.attacks.target import ABSENT, Target
-from fedenc.errors import AttackError
+from fedenc.errors import AttackError, FedencError
 from fedenc.files import write_atomically
 from fedenc.images import sheets
+from fedenc.training.model_files import weights_sha256
 
+VERSION = 1  # of scoring: rows of another one are not taken over
 SHOWN = 8  # images in each attack's picture
 ESTIMATE, CONTROLS = "attack", ("ciphertext", "constant", "another")
 Row = dict[str, Any]
@@ -85,22 +91,38 @@ class Judge:
         }
         images, mirrored = self._unmirrored(findings)
         if mirrored:
-            row["facts"]["mirrored"] = mirrored
-        if findings.key is not None and not mirrored:
-            row["key_recovered"] = key_share(
-                findings.key, target.key, complement=findings.complement
-            )
+            row["facts"]["mirrored"] = len(mirrored)
+        row |= self._key(findings, mirrored)
         row |= self._links(findings) | self._members(findings)
         if images is None:
             return Scored(row)
         estimates = images[rows]
-        values = {ESTIMATE: self._values(estimates, rows)} | self._controls(rows)
+        values = {ESTIMATE: self._values(estimates, rows)} | self._controls_of(rows)
         if Knowledge.LABELS in attack.knowledge:
             # Who knows the label can show any image of its class: that recognises nothing.
             values = {name: _without(found, "recognised") for name, found in values.items()}
         row |= summarise(values[ESTIMATE])
-        row["control"] = {name: summarise(values[name]) for name in CONTROLS}
+        row["control"] = {name: summarise(values[name]) for name in CONTROLS} | row["control"]
         return Scored(row, _table(row, rows, values), self._picture(rows, estimates))
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of the target and of what it is scored with."""
+        target, digest = self.target, hashlib.sha256()
+        method, model, public = target.method, target.model, target.public
+        facts: list[Any] = [method.name, dict(method.params), method.policy, method.shape]
+        facts += [target.seed, self.seed, self.recognise is not None, lpips_weights() is not None]
+        if model is not None:
+            facts += [weights_sha256(model.network), model.config.as_dict(), model.images]
+        digest.update(json.dumps(facts).encode())
+        for tensor in (
+            *(target.uploads.images, target.plain, target.labels, target.candidates),
+            *(target.candidate_labels, target.shown, target.trained_on),
+            *((None, None) if public is None else (public.images, public.labels)),
+        ):
+            digest.update(b"none" if tensor is None else repr(tuple(tensor.shape)).encode())
+            digest.update(b"" if tensor is None else tensor.contiguous().numpy())
+        return digest.hexdigest()
 
     @cached_property
     def recognised_plain(self) -> float | None:
@@ -110,24 +132,55 @@ class Judge:
         right = self.recognise(self.target.plain) == self.target.labels
         return float(right.double().mean())
 
-    def _unmirrored(self, findings: Findings) -> tuple[Tensor | None, int]:
+    def _unmirrored(self, findings: Findings) -> tuple[Tensor | None, frozenset[int]]:
         """Estimates that may be mirrored, a key's at a time, the way round that is more like the
-        truth, and how many keys' were turned: a person would see it at a glance."""
+        truth, and which keys' were turned: a person would see it at a glance."""
         if findings.images is None or not findings.mirror:
-            return findings.images, 0
-        images, mirrored = findings.images.clone(), 0
-        for rows in Observation(self.target.method, self.target.uploads).groups():
+            return findings.images, frozenset()
+        images, mirrored = findings.images.clone(), set[int]()
+        for number, rows in enumerate(self._groups):
             found, plain = images[rows], self.target.plain[rows]
-            ways = (found, found.flip(-1))
-            best = max(ways, key=lambda way: float(edge_correlation(way, plain).mean()))
-            mirrored += best is not found
-            images[rows] = best
-        return images, mirrored
+            turned = found.flip(-1)
+            ways = [float(edge_correlation(way, plain).mean()) for way in (found, turned)]
+            if ways[1] > ways[0]:
+                images[rows] = turned
+                mirrored.add(number)
+        return images, frozenset(mirrored)
+
+    @cached_property
+    def _groups(self) -> list[Tensor]:
+        """Rows that share a key."""
+        return list(Observation(self.target.method, self.target.uploads).groups())
+
+    def _key(self, findings: Findings, mirrored: frozenset[int]) -> Row:
+        """The share of keys that is right, and what other keys of the same kind would score."""
+        if findings.key is None or len(mirrored) == len(findings.key):
+            return {"control": {}}
+        kept = [i for i in range(len(findings.key)) if i not in mirrored]
+        true = [self.target.key[i] for i in kept]
+        found = [findings.key[i] for i in kept]
+        complement = findings.complement
+        chance = key_share([self.target.other_key] * len(kept), true, complement=complement)
+        return {
+            "key_recovered": key_share(found, true, complement=complement),
+            "control": {"another key": {"key_recovered": chance}},
+        }
+
+    def _controls_of(self, rows: Tensor) -> dict[str, Values]:
+        """As ``_controls``, computed once for the same rows."""
+        name = tuple(rows.tolist())
+        if name not in self._known_controls:
+            self._known_controls[name] = self._controls(rows)
+        return self._known_controls[name]
+
+    @cached_property
+    def _known_controls(self) -> dict[tuple[int, ...], dict[str, Values]]:
+        return {}
 
     def _values(self, estimates: Tensor, rows: Tensor) -> Values:
         plain, others = self.target.plain[rows], self._others
         values = compare(estimates, plain)
-        if others is not None:
+        if others is not None and len(others) >= AMONG - 1:
             values["rank"] = rank(estimates, plain, others, seed=self.seed)
         if self.recognise is not None:
             values["recognised"] = (self.recognise(estimates) == self.target.labels[rows]).double()
@@ -143,7 +196,7 @@ class Judge:
         pictures = as_picture(self.target.uploads.images[rows], self.target.method.shape)
         if others is None:
             constant = torch.full_like(pictures, 127)
-            another = plain.roll(1, 0)[rows]
+            another = plain.roll(len(plain) // 2, 0)[rows]
         else:
             constant = others.float().mean(0).round().to(torch.uint8).expand_as(pictures)
             generator = seeding.generator(self.seed, "another image")
@@ -211,7 +264,7 @@ def describe(attack: Attack, target: Target) -> Row:
     empty = dict.fromkeys(
         (
             *("key_recovered", "linked", "false_links", "ssim_uniform7", "ssim_gaussian11"),
-            *("psnr", "edges", "bytes", "recognised", "rank", "auc", "control", "reason"),
+            *("psnr", "edges", "bytes", "recognised", "rank", "auc", "reason"),
         )
     )
     return {
@@ -225,6 +278,7 @@ def describe(attack: Attack, target: Target) -> Row:
         "targets": 0,
         "seconds": None,
         "facts": {},
+        "control": {},
     } | empty
 
 
@@ -236,6 +290,8 @@ def left_out(attack: Attack, target: Target) -> str | None:
         return f"needs what is not there: {', '.join(sorted(one.value for one in lacking))}"
     if Knowledge.PAIRS in attack.knowledge and not len(target.known):
         return "needs known pairs, and there are too few images to know some of them"
+    if not len(target.hidden(attack.knowledge)):
+        return "knows all images from the start, as there are too few owners"
     return None
 
 
@@ -251,7 +307,9 @@ def attempt(attack: Attack, judge: Judge, means: Means) -> Scored:
         _check(findings, target)
         return judge.score(attack, findings, time.perf_counter() - start)
     except Exception as error:
-        text = str(error) if isinstance(error, AttackError) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, FedencError) else f"{type(error).__name__}: {error}"
+        if not isinstance(error, FedencError):
+            logging.getLogger(__name__).exception("attack %s", attack.name)
         return Scored(describe(attack, target) | {"status": "failed", "reason": text})
 
 
@@ -304,40 +362,39 @@ def run(
             means = Means(
                 seed,
                 device or torch.device("cpu"),
-                own / "work",
+                own / "work" / identity[:12],
                 lambda done, text, name=attack.name: on_progress(name, done, text),  # type: ignore[misc]
             )
             scored = attempt(attack, judge, means)
-            if scored.row["status"] != "failed":  # what failed is tried again
-                _keep(own, identity, scored)
+            # What failed is written too, and tried again the next time.
+            _keep(own, None if scored.row["status"] == "failed" else identity, scored)
         on_progress(attack.name, 1.0, scored.row["status"])
         yield scored
 
 
 def _identity(attack: Attack, judge: Judge, seed: int) -> str:
-    """Decides the result of an attack: its parameters, and what is attacked."""
-    target = judge.target
-    digest = hashlib.sha256(json.dumps([attack.name, attack.params(), seed, judge.seed]).encode())
-    for tensor in (
-        *(target.uploads.images, target.plain, target.labels),
-        *(t for t in (target.candidates, target.shown) if t is not None),
-        *(() if target.public is None else (target.public.images,)),
-    ):
-        digest.update(repr(tuple(tensor.shape)).encode())
-        digest.update(tensor.contiguous().numpy())
-    return digest.hexdigest()
+    """Decides the result of an attack: its parameters, and all that is attacked and scored with."""
+    settings = [VERSION, attack.name, attack.params(), seed, judge.identity]
+    return hashlib.sha256(json.dumps(settings).encode()).hexdigest()
 
 
-def _keep(folder: Path, identity: str, scored: Scored) -> None:
-    """Write a result, its row last: if that is there, all is there."""
+def _keep(folder: Path, identity: str | None, scored: Scored) -> None:
+    """Write a result that only its owner can read, for it shows owners' images. The row comes last:
+    if it is there, all is there. Checkpoints of what is finished go."""
+    table = None
     if scored.images is not None:
         sink = pa.BufferOutputStream()
         pq.write_table(scored.images, sink)
-        write_atomically(folder / "images.parquet", sink.getvalue().to_pybytes())
-    if scored.picture is not None:
-        write_atomically(folder / "picture.png", scored.picture)
+        table = sink.getvalue().to_pybytes()
+    for name, content in (("images.parquet", table), ("picture.png", scored.picture)):
+        if content is None:
+            (folder / name).unlink(missing_ok=True)
+        else:
+            write_atomically(folder / name, content, mode=0o600)
     text = json.dumps({"identity": identity, "row": scored.row}, allow_nan=False)
-    write_atomically(folder / "row.json", text.encode())
+    write_atomically(folder / "row.json", text.encode(), mode=0o600)
+    if identity is not None:
+        shutil.rmtree(folder / "work", ignore_errors=True)
 
 
 def _finished(folder: Path, identity: str) -> Scored | None:

@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from fedenc import seeding
-from fedenc.attacks.base import Knowledge, Labelled, Method, Model, Observation, Pairs, Uploads
+from fedenc.attacks.base import (
+    Knowledge,
+    Labelled,
+    Method,
+    Model,
+    Observation,
+    Oracle,
+    Pairs,
+    Uploads,
+)
 from fedenc.ciphers.base import Cipher, KeyParts
 from fedenc.errors import AttackError
 from fedenc.keys import KeyRing, Policy, new_nonce
@@ -71,7 +80,7 @@ class Target:
             Knowledge.MODEL: self.model is None,
             Knowledge.CHOSEN: self.method.cipher is None,
             Knowledge.COLLUDERS: self.method.cipher is None,
-            Knowledge.NETWORK: self.method.cipher is not None,
+            Knowledge.NETWORK: self.network is None,
         }
         return [one for one in knowledge if absent.get(one, False)]
 
@@ -89,16 +98,19 @@ class Target:
             Knowledge.LABELS: lambda: self.labels,
             Knowledge.PUBLIC: lambda: self.public,
             Knowledge.PAIRS: lambda: Pairs(self.known, self.plain[self.known]),
-            Knowledge.CHOSEN: lambda: self._encrypt,
-            Knowledge.COLOURS: lambda: self.plain[:, :, 0, 0],
-            Knowledge.CANDIDATES: lambda: self.candidates,
+            Knowledge.CHOSEN: lambda: _oracle(self.protections),
+            Knowledge.COLOURS: lambda: self.plain[:, :, 0, 0].clone(),
+            Knowledge.CANDIDATES: lambda: (
+                None if self.candidates is None else self.candidates.clone()
+            ),
             Knowledge.CANDIDATE_LABELS: lambda: self.candidate_labels,
             Knowledge.COLLUDERS: lambda: {i: _ring(self.protections[i]) for i in self.colluding},
             Knowledge.NETWORK: lambda: self.network,
             Knowledge.MODEL: lambda: self.model,
         }
         granted = {one: grants[one]() for one in wanted}
-        return Observation(self.method, self.uploads, granted)
+        everything = self.uploads.rows(torch.arange(len(self.uploads)))  # a copy, to be written to
+        return Observation(self.method, everything, granted)
 
     def hidden(self, knowledge: Iterable[Knowledge]) -> Tensor:
         """Rows that an attacker with this knowledge does not know from the start: int64 (M,)."""
@@ -147,6 +159,21 @@ class Target:
         observation = Observation(self.method, self.uploads)
         return tuple(self._drawn(cipher, rows) for rows in observation.groups())
 
+    @cached_property
+    def other_key(self) -> KeyParts:
+        """The key parts of a key that nobody here has, always the same."""
+        cipher = self.method.cipher
+        if cipher is None:
+            raise AttackError(f"{self.method.name} has no keys")
+        keystream = KeyRing.simulated("another key", 0).keystream(
+            method=cipher.name,
+            policy="same",
+            purpose=TRAIN,
+            nonce=b"",
+            ids=np.zeros(1, np.int64),
+        )
+        return cipher.draw(keystream, *self.method.shape)
+
     def _drawn(self, cipher: Cipher, rows: Tensor) -> KeyParts:
         one = self.uploads.rows(rows[:1])
         owner = int(one.owners[0])
@@ -161,11 +188,6 @@ class Target:
             views=one.views.numpy(),
         )
         return cipher.draw(keystream, *self.method.shape)
-
-    def _encrypt(self, images: Tensor, owner: int) -> Tensor:
-        """An owner's device in the attacker's hands: encrypts what it is given, as new images."""
-        context = Context(TRAIN, new_nonce(), np.arange(len(images)))
-        return self.protections[owner].protect(images, context)
 
 
 def make_target(
@@ -208,6 +230,16 @@ def keyed(cipher: Cipher, policy: Policy, owners: int) -> dict[int, Protection]:
         ring.for_participant(i) if policy == "same" else KeyRing.generate(i) for i in range(owners)
     )
     return {i: Keyed(cipher, one, policy) for i, one in enumerate(rings)}
+
+
+def _oracle(protections: Mapping[int, Protection]) -> Oracle:
+    """An owner's device in the attacker's hands: encrypts what it is given, as new images."""
+
+    def encrypt(images: Tensor, owner: int) -> Tensor:
+        context = Context(TRAIN, new_nonce(), np.arange(len(images)))
+        return protections[owner].protect(images, context)
+
+    return encrypt
 
 
 def _ring(protection: Protection) -> KeyRing:

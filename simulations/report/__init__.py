@@ -70,11 +70,14 @@ def leaked(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _controls(done: list[Mapping[str, Any]]) -> Mapping[str, Mapping[str, Any]]:
     """The controls of the attack that knows least, which has the most targets."""
-    scored = [row for row in done if row.get("control")]
-    found: Mapping[str, Mapping[str, Any]] = (
-        max(scored, key=lambda row: int(row["targets"]))["control"] if scored else {}
-    )
-    return found
+    scored = [row for row in done if "ciphertext" in row.get("control", {})]
+    if not scored:
+        return {}
+    first = max(scored, key=lambda row: int(row["targets"]))["control"]
+    controls = [row.get("control", {}) for row in done]
+    keys = [control["another key"] for control in controls if "another key" in control]
+    shown = {name: found for name, found in first.items() if name != "another key"}
+    return shown | ({"another key": keys[0]} if keys else {})
 
 
 def inlined(content: bytes, kind: str = "image/png") -> str:

@@ -56,9 +56,13 @@ def perform(
         at_once: how many runs at a time; None: what suits the machine.
 
     Raises:
-        ScenarioError: the folder holds another study, or something else.
+        ScenarioError: a plot's column does not exist; the folder holds another study, or something
+            else.
         EngineError: Ray cannot be started or reached.
     """
+    labels = [*design.columns, "seed"]
+    if problems := [text for plot in design.plots for text in plots.check(plot, labels)]:
+        raise ScenarioError(problems)
     _claim(design, folder, resume)
     start = time.monotonic()
     board = Board(design, folder)

@@ -4,38 +4,29 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-from fedenc.errors import ScenarioError
-from simulations.study.design import Plot
-from simulations.study.table import Row, over_seeds
+from fedenc.scenario import Scenario
+from simulations.study.design import Plot, flat
+from simulations.study.table import COLUMNS, MEASURED, Row, over_seeds
 
 FORMATS = ("svg", "png")
 
 
 def draw(plot: Plot, rows: Sequence[Row]) -> dict[str, bytes]:
-    """A plot's files by format.
-
-    Raises:
-        ScenarioError: a column that the table does not have.
-    """
+    """A plot's files by format; the columns must exist, see ``check``."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    done = [row for row in rows if row["status"] == "done"]
-    known = {name for row in done for name in row}
-    wanted = [plot.x, plot.y, plot.colour, plot.facets, *plot.where]
-    if done and (missing := [name for name in wanted if name and name not in known]):
-        raise ScenarioError(
-            f"a plot names the column {missing[0]!r}; known are {', '.join(sorted(known))}"
-        )
     shown = [
         row
-        for row in done
-        if row.get(plot.y) is not None
+        for row in rows
+        if row["status"] == "done"
+        and row.get(plot.x) is not None
+        and row.get(plot.y) is not None
         and all(row.get(name) in _several(value) for name, value in plot.where.items())
     ]
-    facets = _values(shown, plot.facets)
+    facets = _values(shown, plot.facets) or [None]
     figure, axes = plt.subplots(
         1,
         len(facets),
@@ -65,11 +56,32 @@ def draw(plot: Plot, rows: Sequence[Row]) -> dict[str, bytes]:
     return files
 
 
+def check(plot: Plot, labels: Sequence[str]) -> list[str]:
+    """What is wrong with a plot, before anything is run: columns that the table will not have.
+
+    Args:
+        labels: the study's own columns.
+    """
+    known = {*labels, *COLUMNS, *flat(Scenario().dump(secret=False))}
+    wanted = [plot.x, plot.y, plot.colour, plot.facets, *plot.where]
+    return [
+        f"a plot names the column {name!r}; known are {', '.join(sorted(known))}"
+        for name in dict.fromkeys(wanted)
+        if name and name not in known
+    ]
+
+
 def _panel(axis: Any, plot: Plot, rows: Sequence[Row]) -> None:
+    """One point for each x that the study sets; where x is measured, one for each of its runs."""
     places = _values(rows, plot.x)
     numeric = all(isinstance(p, int | float) and not isinstance(p, bool) for p in places)
     for colour in _values(rows, plot.colour):
         own = [row for row in rows if plot.colour is None or row.get(plot.colour) == colour]
+        if plot.x in MEASURED:
+            axis.plot(
+                [row[plot.x] for row in own], [row[plot.y] for row in own], "o", label=str(colour)
+            )
+            continue
         points = []
         for number, place in enumerate(places):
             values = [row[plot.y] for row in own if row.get(plot.x) == place]

@@ -37,7 +37,7 @@ class Share:
 
     at_once: int
     cpus: int
-    gpus: int
+    gpus: float  # a fraction where several runs share one
     directory: str  # where relative paths start
 
 
@@ -61,7 +61,7 @@ def share(at_once: int | None, cpus: int, gpus: int) -> Share:
     wanted = at_once or gpus or max(1, cpus // 4)
     if wanted > cpus:
         raise EngineError(f"--at-once {wanted} is more than the {cpus} CPUs there are; name fewer")
-    return Share(wanted, cpus // wanted, 1 if gpus >= wanted else 0, str(Path.cwd()))
+    return Share(wanted, cpus // wanted, min(1, gpus / wanted), str(Path.cwd()))
 
 
 def finished(folder: Path, cell: Cell) -> bool:
@@ -247,7 +247,7 @@ def _fedenc(own: Path, values: dict[str, Any], share: Share, *command: str) -> i
             raise
 
 
-def _environment(inherited: Mapping[str, str], gpus: int) -> dict[str, str]:
+def _environment(inherited: Mapping[str, str], gpus: float) -> dict[str, str]:
     """Without what would make the run join this Ray, and without GPUs that it did not get."""
     root = str(Path(__file__).resolve().parents[2])
     found = {k: v for k, v in inherited.items() if not k.startswith("RAY_")}

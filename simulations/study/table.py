@@ -15,6 +15,18 @@ from simulations.study.design import Design, flat
 from simulations.study.runs import RUNS, why
 
 Row = dict[str, Any]
+MEASURED = (
+    *("accuracy", "accuracy_low", "accuracy_high", "correct", "queries", "by_owner_mean"),
+    *("by_owner_std", "agreement", "final_loss", "training_seconds", "images_per_second"),
+    *("chance", "uploaded", "failed", "upload_bytes", "upload_seconds"),
+    *(f"leakage_{m}" for m in ("ssim_uniform7", "ssim_gaussian11", "edges", "linked")),
+    "leakage_key_recovered",
+)
+# What every row of a finished run has, besides the study's own columns and the scenario's keys.
+COLUMNS = (
+    *("run", "seed", "status", "reason", "input", "asker", "condition", "precision"),
+    *("model_sha256", *MEASURED),
+)
 
 
 def rows(design: Design, folder: Path) -> list[Row]:
@@ -56,6 +68,8 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
             "images_per_second": training.get("images_per_second"),
             "precision": training.get("precision"),
         }
+        if not model["accuracy"]:
+            yield common | own  # nobody's queries were answered
         for asker in ("member", "outsider"):
             accuracies = (
                 model["accuracy" if asker == "member" else "outsiders"]

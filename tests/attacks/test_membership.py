@@ -210,14 +210,15 @@ def test_reference_models_train_on_as_many_images_and_views(
         sets.append(training_set)
 
     monkeypatch.setattr(shadow, "_trained", note)
-    uploads, public = plain.uploads, plain.public
+    model, public = plain.model, plain.public
     assert public is not None
-    two_views = dataclasses.replace(uploads, views=torch.arange(50) % 2)
+    assert model is not None
+    two_views = dataclasses.replace(model, images=25, views=2)
 
     def number_them(images: Tensor, number: int) -> Tensor:
         return images ^ number
 
-    made = shadow.train_references(plain.model, two_views, public, number_them, 2, Means())
+    made = shadow.train_references(two_views, public, number_them, 2, Means())
     rows = [one.rows for one in made]
     assert [len(r) for r in rows] == [25, 25]
     assert not torch.equal(*rows)
@@ -228,7 +229,7 @@ def test_reference_models_train_on_as_many_images_and_views(
             assert torch.equal(images, public.images[rows[number]])
             assert torch.equal(training_set.labels[view::2], public.labels[rows[number]])
     few = Labelled(public.images[:40], public.labels[:40], public.classes)
-    made = shadow.train_references(plain.model, uploads, few, number_them, 1, Means())
+    made = shadow.train_references(model, few, number_them, 1, Means())
     assert [len(one.rows) for one in made] == [20]
 
 

@@ -73,6 +73,6 @@ def trained(
     run = fit(made, TrainingSet(images, target.labels), config, seed=seed, device=CPU)
     for _ in run:
         pass
-    return dataclasses.replace(
-        target, model=Model(run.model.eval(), config), trained_on=target.shown >= 0
-    )
+    owners = len(target.protections)
+    model = Model(run.model.eval(), config, len(images), owners=owners)
+    return dataclasses.replace(target, model=model, trained_on=target.shown >= 0)
