@@ -117,3 +117,36 @@ def test_finished_attacks_are_not_run_again(tmp_path: Path) -> None:
     assert other[0].picture != b"mark", "another target"
     failed = list(run(attacks[2:], judge, tmp_path))
     assert failed[0].row["status"] == "failed"
+
+
+def test_other_parameters_are_another_attack_and_failures_stay_visible(tmp_path: Path) -> None:
+    judge = Judge(victims("pixel", "same", count=24))
+    (first,) = run([Fake()], judge, tmp_path)
+    assert first.picture is not None
+    (failed,) = run([Fake("few")], judge, tmp_path)
+    kept = json.loads((tmp_path / "fake" / "row.json").read_text())
+    assert kept["row"] == failed.row
+    assert failed.row["status"] == "failed"
+    assert not (tmp_path / "fake" / "picture.png").exists(), "of the other parameters"
+    assert (tmp_path / "fake" / "row.json").stat().st_mode & 0o077 == 0
+    (again,) = run([Fake()], judge, tmp_path)
+    assert again.row["status"] == "done"
+    seen = Judge(judge.target, lambda images: judge.target.labels[: len(images)])
+    (scored,) = run([Fake()], seen, tmp_path)
+    assert scored.row["recognised"] == 1.0, "a judge who sees more scores anew"
+
+
+def test_another_key_scores_what_guessing_scores() -> None:
+    target = victims("pixel", "same", count=24, color_shuffle=False)
+    key = target.key
+
+    @dataclass(frozen=True)
+    class Reading(Fake):
+        """Reads the key."""
+
+        def run(self, observation: Observation, means: Means) -> Findings:
+            return Findings(key=tuple((255 - part.long(),) for (part,) in key), complement=True)
+
+    row = attempt(Reading(), Judge(target), Means()).row
+    assert row["key_recovered"] == 1
+    assert 0.5 <= row["control"]["another key"]["key_recovered"] < 0.55

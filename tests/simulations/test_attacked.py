@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from fedenc.attacks.target import ABSENT, ELSEWHERE, Target
 from fedenc.errors import AttackError, DataError, FedencError
 from fedenc.scenario import load
 from server.pool import PoolWriter
-from simulations import attacked, central, run
+from simulations import attacked, central, run, third_party
 from simulations.experiment import Experiment, OnEvent, prepare
 from simulations.run_folder import PROVIDER
 
@@ -131,3 +132,55 @@ def test_a_damaged_pool_is_refused(finished: Path, tmp_path: Path) -> None:
         file.write(b"damage")
     with pytest.raises(DataError, match="damaged: 0 of 4 uploads are whole"):
         attacked.of_run(folder, attacked.Sample())
+
+
+def test_what_owners_would_not_upload_any_more_is_not_scored(
+    finished: Path, tmp_path: Path
+) -> None:
+    """As if the data set had changed since the run: other keys give another nonce, too."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    text = (folder / "result.json").read_text().replace('"seed": "3"', '"seed": "4"')
+    text = text.replace('"seed": 3', '"seed": 4')
+    (folder / "result.json").write_text(text)
+    with pytest.raises(AttackError, match="would upload now is not what it uploaded"):
+        attacked.of_run(folder, attacked.Sample())
+
+
+@pytest.mark.parametrize("damage", ['{"schema": 1}', '{"schema": 1, "scenario": {"sed": 1}}'])
+def test_a_damaged_result_is_said(finished: Path, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (folder / "result.json").write_text(damage)
+    with pytest.raises(AttackError, match=r"result.json is damaged"):
+        attacked.of_run(folder, attacked.Sample())
+
+
+def test_who_did_not_upload_is_no_member() -> None:
+    experiment = prepare(load(None, SETS))
+    population = experiment.population
+    shards = [population.participant(i).upload() for i in (0, 2)]
+    target = attacked.build(population, shards, [0, 2], attacked.Sample(30))
+    theirs = {x.tobytes() for i in (0, 2) for x in population.participant(i).train.images}
+    assert all(image.numpy().tobytes() in theirs for image in target.plain)
+
+
+def test_a_third_partys_images_are_nobodys_public_ones(tmp_path: Path) -> None:
+    sets = ["encryption.cipher=transformation", "transformation.answers=central"]
+    settings = [*SETS, *sets, "transformation.fraction=0.5", "transformation.epochs=1"]
+    small = ["transformation.widths=[8,16]", "transformation.classifier=tiny"]
+    more = ["transformation.features=classifier", "transformation.classifier_epochs=1"]
+    scenario = load(None, [*settings, *small, *more, "transformation.recipe=ito-short"])
+    experiment = prepare(scenario).with_bundle(tmp_path / "bundle")
+    third_party.make(experiment.population, tmp_path / "bundle", lambda event: None)
+    population = experiment.population
+    target = attacked.of_method(population, attacked.Sample(30))
+    everything = population.dataset.train.images
+    theirs = np.setdiff1d(np.arange(len(everything)), population.available)
+    secret = {everything[i].tobytes() for i in theirs}
+    assert target.public is not None
+    assert target.candidates is not None
+    seen = [*target.public.images, *target.candidates]
+    assert secret
+    assert not any(image.numpy().tobytes() in secret for image in seen)
+    assert torch.equal(target.network.protect(target.plain), target.uploads.images)  # type: ignore[union-attr]
