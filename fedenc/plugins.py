@@ -79,7 +79,8 @@ class Registry(Generic[T]):
                 )
             kind = getattr(known[key].type, "__name__", known[key].type)  # a class, or its name
             if not _is(kind, value):
-                raise self._error(f"{key} of {self._kind} {name!r} is {value!r}, expected {kind}")
+                number = "a whole number" if kind == "int" else "a number"
+                raise self._error(f"{key} is {value!r}, expected {number} ({self._kind} {name!r})")
         return cls(**params)
 
     def _find(self, name: str) -> type[T]:

@@ -17,7 +17,17 @@ def test_the_documented_attack_works_like_a_built_in(tmp_path: Path) -> None:
     listed = python(tmp_path, "-m", "simulations.cli", "attacks")
     assert listed.returncode == 0, listed.stderr
     assert "nearest-public" in listed.stdout
-    command = ["attack", "--cipher", "etc", "--images", "40", "--attacks", "nearest-public"]
+    command = [
+        "attack",
+        "--cipher",
+        "etc",
+        "--images",
+        "40",
+        "--public",
+        "150",
+        "--attacks",
+        "nearest-public",
+    ]
     out = tmp_path / "out"
     done = python(tmp_path, "-m", "simulations.cli", *command, "--out", str(out))
     assert done.returncode == 0, done.stderr

@@ -10,7 +10,16 @@ import pytest
 from fedenc.errors import AttackError
 from simulations import attack, cli
 
-COMMON = ["--images", "24", "--set", "encryption.seed=3", "--set", "clients.images=20"]
+COMMON = [
+    "--images",
+    "24",
+    "--public",
+    "120",
+    "--set",
+    "encryption.seed=3",
+    "--set",
+    "clients.images=20",
+]
 
 
 def run(*arguments: str) -> int:
