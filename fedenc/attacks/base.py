@@ -295,7 +295,7 @@ class Attack(ABC):
     Attributes:
         name: its name in the registry.
         source: where it was published, or where it is derived.
-        knowledge: what it needs besides the uploads.
+        knowledge: what it needs besides the uploads, at most; see ``needs``.
         cost: on a CPU, with default parameters and a few hundred small images.
         quick: whether it is among the attacks that every simulation ends with.
     """
@@ -318,6 +318,11 @@ class Attack(ABC):
             AttackError: there is too little to work on.
             TrainingError: a training within the attack fails.
         """
+
+    def needs(self, method: Method) -> frozenset[Knowledge]:
+        """What it uses of its knowledge against a method. Under independent keys nobody needs an
+        owner's device: it makes of an image what the attacker's own keys make."""
+        return self.knowledge if method.shares_keys else self.knowledge - {Knowledge.CHOSEN}
 
     def is_quick(self, method: Method) -> bool:
         """Whether it is among the attacks that every simulation with this method ends with: those

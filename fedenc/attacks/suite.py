@@ -82,7 +82,7 @@ class Judge:
     def score(self, attack: Attack, findings: Findings, seconds: float) -> Scored:
         """All measures that the findings allow."""
         target = self.target
-        rows = target.hidden(attack.knowledge)
+        rows = target.hidden(attack.needs(target.method))
         row = describe(attack, target) | {
             "status": "done",
             "seconds": seconds,
@@ -273,7 +273,7 @@ def describe(attack: Attack, target: Target) -> Row:
         "cipher": method.name,
         "cipher_params": dict(method.params),
         "keys": method.policy,
-        "knowledge": sorted(one.value for one in attack.knowledge),
+        "knowledge": sorted(one.value for one in attack.needs(method)),
         "source": attack.source,
         "targets": 0,
         "seconds": None,
@@ -286,11 +286,12 @@ def left_out(attack: Attack, target: Target) -> str | None:
     """Why an attack cannot be run on a target, as the end of a sentence; None if it can."""
     if reason := attack.unsuitable(target.method):
         return reason
-    if lacking := target.lacking(attack.knowledge):
+    needed = attack.needs(target.method)
+    if lacking := target.lacking(needed):
         return f"needs what is not there: {', '.join(sorted(one.value for one in lacking))}"
-    if Knowledge.PAIRS in attack.knowledge and not len(target.known):
+    if Knowledge.PAIRS in needed and not len(target.known):
         return "needs known pairs, and there are too few images to know some of them"
-    if not len(target.hidden(attack.knowledge)):
+    if not len(target.hidden(needed)):
         return "knows all images from the start, as there are too few owners"
     return None
 
@@ -303,7 +304,7 @@ def attempt(attack: Attack, judge: Judge, means: Means) -> Scored:
         return Scored(describe(attack, target) | {"status": "does not apply", "reason": reason})
     start = time.perf_counter()
     try:
-        findings = attack.run(target.observe(attack.knowledge), means)
+        findings = attack.run(target.observe(attack.needs(target.method)), means)
         _check(findings, target)
         return judge.score(attack, findings, time.perf_counter() - start)
     except Exception as error:

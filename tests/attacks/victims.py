@@ -43,4 +43,4 @@ def victims(
 
 def attacked(attack: Attack, target: Target, seed: int = 0) -> Findings:
     """What an attack finds with what it declares."""
-    return attack.run(target.observe(attack.knowledge), Means(seed))
+    return attack.run(target.observe(attack.needs(target.method)), Means(seed))
