@@ -106,6 +106,19 @@ def test_the_provider_reaches_no_key_no_cipher_and_no_participant() -> None:
     assert within(names, *KEYS, "clients", "simulations") == []
 
 
+def test_canonical_forms_of_built_in_ciphers_reach_no_key_and_no_cipher() -> None:
+    """Only the form of a plug-in is looked up where ciphers are."""
+    names = fresh(
+        "from fedenc import orbits\n"
+        "params = {'color_shuffle': True, 'block_size': 4}\n"
+        "for name in ('none', 'pixel', 'etc', 'etc-gray', 'scramble', 'le', 'ele'):\n"
+        "    assert orbits.canonical(name, params)\n"
+        "assert orbits.canonical('logistic-rc4', {}) is None\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    assert within(names, *KEYS) == []
+
+
 def test_participants_reach_neither_provider_nor_ray() -> None:
     names = loaded_by("clients")
     assert "clients.participant" in names
