@@ -29,10 +29,16 @@ def everything(results: Sequence[Result], folder: Path) -> None:
     boxes(results, folder, folder / "ssim.png")
 
 
-def best(result: Result, measure: str = "recognised") -> tuple[float, str] | None:
-    """The highest value of a measure over all attacks of a cell, and the attack."""
-    found = [(row[measure], row["attack"]) for row in result["rows"] if row[measure] is not None]
-    return max(found) if found else None
+def best(result: Result) -> Result | None:
+    """The row of the attack whose estimates are recognised most often. Of those whose interval
+    reaches that share, it is the one that knows least: the highest of many noisy figures is no
+    news."""
+    rows = [row for row in result["rows"] if row["recognised"] is not None]
+    if not rows:
+        return None
+    top = max(row["recognised"] for row in rows)
+    as_good = [row for row in rows if row["recognised_high"] >= top]
+    return min(as_good, key=lambda row: (len(row["knowledge"]), -row["recognised"]))
 
 
 def table(results: Sequence[Result]) -> str:
@@ -43,8 +49,7 @@ def table(results: Sequence[Result]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for result in results:
-        accuracy, top = result["accuracy"], best(result)
-        row = next((r for r in result["rows"] if top and r["attack"] == top[1]), None)
+        accuracy, row = result["accuracy"], best(result)
         cells = [
             result["method"],
             result["keys"] or "none",
@@ -78,16 +83,21 @@ def frontier(results: Sequence[Result], path: Path) -> None:
         if top is None:
             continue
         accuracy = max(_protected(found) or 0 for found in result["accuracy"].values())
-        axis.scatter(
-            100 * top[0],
+        axis.errorbar(
+            100 * top["recognised"],
             100 * accuracy,
+            xerr=[
+                [100 * (top["recognised"] - top["recognised_low"])],
+                [100 * (top["recognised_high"] - top["recognised"])],
+            ],
             marker=_POLICY_MARKS[result["keys"]],
             color=colours(methods.index(result["method"]) % 20),
-            s=70,
+            markersize=8,
+            elinewidth=0.6,
         )
         axis.annotate(
             result["method"],
-            (100 * top[0], 100 * accuracy),
+            (100 * top["recognised"], 100 * accuracy),
             textcoords="offset points",
             xytext=(7, 4),
             fontsize=8,
@@ -140,8 +150,8 @@ def _protected(accuracy: Mapping[str, float] | None) -> float | None:
 
 
 def _highest(result: Result, measure: str) -> float | None:
-    top = best(result, measure)
-    return None if top is None else top[0]
+    found = [row[measure] for row in result["rows"] if row[measure] is not None]
+    return max(found) if found else None
 
 
 def _percent(value: float | None) -> str:

@@ -28,8 +28,14 @@ def test_every_cipher_is_attacked_under_every_policy() -> None:
 
 
 def row(attack: str, **values: Any) -> dict[str, Any]:
-    empty = ("recognised", "linked", "key_recovered", "ssim_gaussian11", "rank", "control")
-    return {"attack": attack, **dict.fromkeys(empty)} | values
+    empty = ("recognised", "linked", "key_recovered", "ssim_gaussian11", "rank")
+    found = {"attack": attack, "knowledge": [], "control": {}, **dict.fromkeys(empty)} | values
+    if found["recognised"] is not None:
+        found["recognised_low"], found["recognised_high"] = (
+            found["recognised"] - 0.05,
+            found["recognised"] + 0.05,
+        )
+    return found
 
 
 def test_results_of_several_commands_are_one_table(tmp_path: Path) -> None:
@@ -49,7 +55,9 @@ def test_results_of_several_commands_are_one_table(tmp_path: Path) -> None:
     results = run.finished(tmp_path)
     assert [r["method"] for r in results] == ["pixel", "alpha=0.05"]
     assert [r["attack"] for r in results[0]["rows"]] == ["observe", "link", "affine"]
-    assert draw.best(results[0]) == (0.9, "affine")
+    assert draw.best(results[0]) == results[0]["rows"][2]
+    noisy = [row("known", recognised=0.92, knowledge=["pairs"], **seen), *results[0]["rows"]]
+    assert draw.best({"rows": noisy}) == results[0]["rows"][2], "as good, and knows less"
     lines = draw.table(results).splitlines()
     assert len(lines) == 4
     assert "| affine | 90.0 | 10.0 | 0.50 | 3.0 |" in lines[2]
