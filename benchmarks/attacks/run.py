@@ -112,6 +112,8 @@ def measure(
     own = folder / "run"
     perform = partial(_perform, folder=own)
     finished = run.record(experiment, own, perform, resume=own.exists())
+    if scenario.awaits_bundle:  # it has been trained with the run
+        experiment = experiment.with_bundle(own / run.THIRD_PARTY)
     sample = attacked.Sample(targets, public, seed=scenario.seed)
     target = attacked.of_experiment(experiment, own, sample, with_model=True)
     done = attack.attack(
