@@ -110,10 +110,12 @@ def _page(template: str, content: Mapping[str, Any]) -> str:
 
 
 def _environment() -> "Environment":
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # only for who reports
+    from jinja2 import DictLoader, Environment, StrictUndefined  # only for who reports
+
+    from simulations.report.templates import TEMPLATES
 
     environment = Environment(
-        loader=PackageLoader("simulations.report"),
+        loader=DictLoader(TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
