@@ -13,7 +13,8 @@ import torch
 from fedenc import attacks, provenance
 from fedenc.attacks import recogniser
 from fedenc.attacks.base import Attack, Knowledge
-from fedenc.attacks.suite import Judge, OnProgress, Scored, left_out, run
+from fedenc.attacks.judge import Judge, Scored
+from fedenc.attacks.suite import OnProgress, left_out, run
 from fedenc.attacks.target import Target
 from fedenc.cli import assignment
 from fedenc.errors import AttackError, TrainingError

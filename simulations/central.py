@@ -5,7 +5,7 @@ the one of a run with the engine.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -28,6 +28,7 @@ from server.recipe import begin, model_files, with_model
 from server.trainer import CHECKPOINT_SECONDS, Pace, ReceivedPool, Trained, TrainedModel
 from server.trainer import device_name as name_of
 from simulations.experiment import Experiment, OnEvent
+from simulations.run_folder import PROVIDER
 
 
 def perform(experiment: Experiment, folder: Path, on_event: OnEvent) -> Outcome:
@@ -59,6 +60,11 @@ def perform(experiment: Experiment, folder: Path, on_event: OnEvent) -> Outcome:
             found[model.input] = Compared(trained, _ask(people, view, network, device))
     own = found.pop(view.model.input)
     return Outcome(sizes, 0.0, 0, own.model, own.answered, [], found)
+
+
+def in_folder(folder: Path) -> Callable[[Experiment, OnEvent], Outcome]:
+    """``perform`` with its checkpoints in the provider's folder of a run's, for ``record``."""
+    return lambda experiment, on_event: perform(experiment, folder / PROVIDER, on_event)
 
 
 def _train(

@@ -6,7 +6,8 @@ from typing import Any
 
 from fedenc import attacks
 from fedenc.attacks.base import Attack, Means
-from fedenc.attacks.suite import Judge, Row, attempt, describe
+from fedenc.attacks.judge import Judge, Row, describe
+from fedenc.attacks.suite import attempt
 from fedenc.errors import AttackError
 from fedenc.files import write_atomically
 from simulations import attacked

@@ -9,19 +9,17 @@ import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.accuracy.rows import DOMAINS, FRONTS, PROTECTIONS, Row, rows
-from benchmarks.resumable import claim, mean
+from benchmarks.resumable import claim, mean, public
 from fedenc import models
 from fedenc.files import write_atomically
 from fedenc.provenance import commit, hardware, versions
 from fedenc.training.recipes import RECIPES
 from simulations import central, run
 from simulations.experiment import OnEvent, prepare
-from simulations.run_folder import PROVIDER
 
 Result = dict[str, Any]
 
@@ -66,7 +64,7 @@ def main() -> None:
     for number, row in enumerate(wanted, start=1):
         print(f"{number} of {len(wanted)}: {row.name}", flush=True)
         results.append(measure(row, settings, given.augmentation, folder / row.name))
-    found: Result = {"rows": results, "settings": settings, "hardware": hardware()}
+    found: Result = {"rows": results, "settings": public(settings), "hardware": hardware()}
     found |= {"versions": versions(), "commit": commit()}
     write_atomically(folder / "accuracy.json", json.dumps(found, indent=2).encode() + b"\n")
     text = table(results)
@@ -78,7 +76,7 @@ def measure(row: Row, settings: Mapping[str, Any], augmentation: str, folder: Pa
     """One row: trained now, or read where it is finished."""
     experiment = prepare(row.scenario(settings, augmentation), row.name)
     on_event: OnEvent = lambda event: print(f"  {event.text}", flush=True)  # noqa: E731
-    perform = partial(_perform, folder=folder)
+    perform = central.in_folder(folder)
     result = run.record(experiment, folder, perform, resume=folder.exists(), on_event=on_event)
     facts = result.result
     shares = {kind: found["overall"] for kind, found in facts["accuracy"].items()}
@@ -91,10 +89,6 @@ def measure(row: Row, settings: Mapping[str, Any], augmentation: str, folder: Pa
         "seconds": facts["training"]["seconds"],
         "sha256": facts["model"]["sha256"],
     }
-
-
-def _perform(experiment: Any, on_event: OnEvent, *, folder: Path) -> Any:
-    return central.perform(experiment, folder / PROVIDER, on_event)
 
 
 def table(results: Sequence[Result]) -> str:

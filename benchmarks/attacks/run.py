@@ -8,13 +8,12 @@ with one folder, for some methods, policies or attacks each, add to one result.
 import argparse
 import json
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.attacks import draw
 from benchmarks.attacks.cells import METHODS, POLICIES, Cell, cells
-from benchmarks.resumable import claim
+from benchmarks.resumable import claim, public
 from fedenc import attacks, models
 from fedenc.attacks.base import Attack
 from fedenc.files import write_atomically
@@ -22,7 +21,6 @@ from fedenc.provenance import commit, hardware, versions
 from fedenc.scenario import Scenario
 from simulations import attack, attacked, central, run
 from simulations.experiment import prepare
-from simulations.run_folder import PROVIDER
 
 Result = dict[str, Any]
 CELL = "cell.json"  # a cell's accuracy, in its folder
@@ -74,7 +72,7 @@ def main() -> None:
         scenario = Scenario.model_validate({"seed": given.seed, **cell.scenario(settings)})
         measure(cell, scenario, wanted, folder / cell.name, given.targets, given.public)
     results = finished(folder)
-    found: Result = {"cells": results, "settings": settings, "targets": given.targets}
+    found: Result = {"cells": results, "settings": public(settings), "targets": given.targets}
     found |= {"public": given.public, "seed": given.seed}
     found |= {"hardware": hardware(), "versions": versions(), "commit": commit()}
     text = json.dumps(found, indent=1, allow_nan=False)
@@ -110,7 +108,7 @@ def measure(
     """One cell: its accuracy, and what each attack finds; written into its folder."""
     experiment = prepare(scenario, cell.name)
     own = folder / "run"
-    perform = partial(_perform, folder=own)
+    perform = central.in_folder(own)
     finished = run.record(experiment, own, perform, resume=own.exists())
     if scenario.awaits_bundle:  # it has been trained with the run
         experiment = experiment.with_bundle(own / run.THIRD_PARTY)
@@ -130,10 +128,6 @@ def measure(
         "commit": commit(),
     }
     write_atomically(folder / CELL, json.dumps(content, allow_nan=False).encode())
-
-
-def _perform(experiment: Any, on_event: Any, *, folder: Path) -> Any:
-    return central.perform(experiment, folder / PROVIDER, on_event)
 
 
 def _shares(facts: Result) -> dict[str, float]:

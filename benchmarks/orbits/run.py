@@ -5,21 +5,19 @@
 
 import argparse
 import json
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from benchmarks.resumable import claim
+from benchmarks.resumable import claim, public
 from fedenc.files import write_atomically
 from fedenc.provenance import commit, hardware, versions
 from fedenc.scenario import Scenario, parse
 from simulations import central, run
-from simulations.experiment import OnEvent, prepare
+from simulations.experiment import prepare
+from simulations.study.table import over_seeds
 
 CIPHERS = ("none", "pixel", "etc", "scramble", "le", "ele")
 MODELS = ("tiny", "set")  # a usual network, and one that sees no place
@@ -95,7 +93,7 @@ def main() -> None:
     for number, row in enumerate(wanted, start=1):
         print(f"{number} of {len(wanted)}: {row.name}", flush=True)
         results.append(measure(row, settings, folder / row.name))
-        found: Result = {"rows": results, "settings": settings, "hardware": hardware()}
+        found: Result = {"rows": results, "settings": public(settings), "hardware": hardware()}
         found |= {"versions": versions(), "commit": commit()}
         write_atomically(folder / "orbits.json", json.dumps(found, indent=1).encode() + b"\n")
     print(table(results))
@@ -104,7 +102,7 @@ def main() -> None:
 def measure(row: Row, settings: Mapping[str, Any], folder: Path) -> Result:
     """One row: trained now, or read where it is finished."""
     experiment = prepare(row.scenario(settings), row.name)
-    perform = partial(_perform, folder=folder)
+    perform = central.in_folder(folder)
     facts = run.record(experiment, folder, perform, resume=folder.exists()).result
     shares = {kind: found["overall"] for kind, found in facts["accuracy"].items()}
     return asdict(row) | {
@@ -114,10 +112,6 @@ def measure(row: Row, settings: Mapping[str, Any], folder: Path) -> Result:
         "seconds": facts["training"]["seconds"],
         "sha256": facts["model"]["sha256"],
     }
-
-
-def _perform(experiment: Any, on_event: OnEvent, *, folder: Path) -> Any:
-    return central.perform(experiment, folder / run.PROVIDER, on_event)
 
 
 def table(results: Sequence[Result]) -> str:
@@ -142,12 +136,8 @@ def interval(values: Sequence[float]) -> str:
     """The mean and half of its 95 % interval, by Student's t; empty without values."""
     if not values:
         return ""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
-    return f"{fmean(values):.1f} ± {half:.1f}"
+    mean, half = over_seeds(values)
+    return f"{mean:.1f}" if half is None else f"{mean:.1f} ± {half:.1f}"
 
 
 if __name__ == "__main__":

@@ -11,7 +11,8 @@ import torch
 from victims import victims
 
 from fedenc.attacks.base import Attack, Findings, Knowledge, Means, Method, Observation
-from fedenc.attacks.suite import CONTROLS, Judge, attempt, run
+from fedenc.attacks.judge import CONTROLS, Judge
+from fedenc.attacks.suite import attempt, run
 from fedenc.errors import AttackError
 
 
