@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedenc import models, seeding
+from fedenc import models
 from fedenc.attacks import learning
 from fedenc.attacks.base import Attack, Cost, Findings, Knowledge, Means, Method, Observation
 from fedenc.attacks.learning import Canvas
@@ -18,7 +18,7 @@ from fedenc.ciphers import le
 from fedenc.errors import AttackError
 from fedenc.models.network import Network
 from fedenc.training import identity, rng
-from fedenc.training.adversarial import AdversarialStepper, update
+from fedenc.training.adversarial import AdversarialStepper, Unpaired, update
 from fedenc.training.config import Passes
 from fedenc.training.loop import Reports, Run
 from fedenc.training.plan import Plan
@@ -193,7 +193,7 @@ class SiaStepper(AdversarialStepper):
     ) -> None:
         self.config, self.device, self.classes = config, means.device, max(2, classes)
         self.precision = resolve(config.precision, means.device)
-        self._seed, self._preset, self._block = means.seed, preset, block
+        self._preset, self._block = preset, block
         channels = canvas.plain[0]
         with rng.seeded(means.seed, "initialisation", "sia-gan"):
             self.model = SiaGenerator(canvas.channels, channels, canvas.size, block, preset.width)
@@ -207,8 +207,8 @@ class SiaStepper(AdversarialStepper):
         )
         for network in self.networks().values():
             network.to(means.device)
-        self._natural = canvas.fill(natural.cpu()).to(means.device)
-        self._rows: tuple[int, Plan] | None = None  # of natural images, for an epoch
+        placed = canvas.fill(natural.cpu()).to(means.device)
+        self._natural = Unpaired(placed, means.seed, "sia natural")
         self.optimisers = [
             torch.optim.Adam(parameters, lr=rate, betas=config.betas)
             for parameters, rate in (
@@ -226,14 +226,14 @@ class SiaStepper(AdversarialStepper):
 
     def prepare(self, images: Tensor) -> None:
         """Natural images are what the classifier's input is to be like."""
-        self.classifier.input.measure(self._natural)
+        self.classifier.input.measure(self._natural.images)
 
     def identity(self) -> dict[str, Any]:
         settings = self.config.as_dict().items()
         return {
             "preset": str(self._preset),
             "block": self._block,
-            "natural": identity.digest(self._natural),
+            "natural": identity.digest(self._natural.images),
             **{f"sia.{name}": value for name, value in settings},
         }
 
@@ -241,10 +241,7 @@ class SiaStepper(AdversarialStepper):
         """Draw natural images for the whole epoch, as many as ciphertexts, and cut them alike."""
         for network in self.networks().values():
             network.train()
-        if self._rows is None or self._rows[0] != epoch:
-            generator = seeding.generator(self._seed, "sia natural", epoch)
-            rows = torch.randint(len(self._natural), (len(plan.rows),), generator=generator)
-            self._rows = (epoch, Plan(rows.to(self.device), None, plan.steps))
+        self._natural.enter(epoch, plan)
 
     def learning_rate(self, step: int, steps: int) -> float:
         return self.config.learning_rate
@@ -254,7 +251,7 @@ class SiaStepper(AdversarialStepper):
         config = self.config
         with autocast(self.precision, self.device):
             made = self.model(scaled(images))
-            real = self.discriminator(scaled(self._draw(at))).float()
+            real = self.discriminator(scaled(self._natural.draw(at, self.device))).float()
             fake = self.discriminator(made.detach()).float()
         judging = F.relu(1 - real).mean() + F.relu(1 + fake).mean()
         update(self.optimisers[1], judging, config.judge_rate)
@@ -268,13 +265,6 @@ class SiaStepper(AdversarialStepper):
             parts = torch.stack((loss, adversarial, classification, judging))
             correct = (logits.argmax(dim=1) == labels).sum()
         return Measured(parts.detach().double() * len(labels), correct)
-
-    def _draw(self, at: Step) -> Tensor:
-        """The natural images of a step: uint8 B×C×H×W."""
-        assert self._rows is not None, "an epoch is entered before its steps"
-        plan = self._rows[1]
-        rows, _, _ = plan.batch(at.number % plan.steps)
-        return self._natural.index_select(0, rows)
 
     def validate(self, batches: Iterable[Batch]) -> float:
         """Nothing is held out: no loss tells which generator is best."""

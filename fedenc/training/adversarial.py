@@ -6,6 +6,40 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from fedenc import seeding
+from fedenc.training.plan import Plan
+from fedenc.training.stepper import Step
+
+
+class Unpaired:
+    """Images that go with no training image in particular: as many are drawn for every epoch as it
+    visits, and cut into the same batches.
+
+    Args:
+        images: uint8 (M, C, H, W), anywhere.
+        seed: of the drawing.
+        purpose: what they are drawn for.
+    """
+
+    def __init__(self, images: Tensor, seed: int, purpose: str) -> None:
+        self.images = images
+        self._seed, self._purpose = seed, purpose
+        self._plan: tuple[int, Plan] | None = None  # of an epoch
+
+    def enter(self, epoch: int, plan: Plan) -> None:
+        """Draw for an epoch with this plan, unless that was done."""
+        if self._plan is None or self._plan[0] != epoch:
+            generator = seeding.generator(self._seed, self._purpose, epoch)
+            rows = torch.randint(len(self.images), (len(plan.rows),), generator=generator)
+            self._plan = (epoch, Plan(rows.to(self.images.device), None, plan.steps))
+
+    def draw(self, at: Step, device: torch.device) -> Tensor:
+        """The images of a step, on the device: uint8 B×C×H×W."""
+        assert self._plan is not None, "an epoch is entered before its steps"
+        plan = self._plan[1]
+        rows, _, _ = plan.batch(at.number % plan.steps)
+        return self.images.index_select(0, rows).to(device)
+
 
 class AdversarialStepper(ABC):
     """The part of a :class:`fedenc.training.stepper.Stepper` that is about weights and checkpoints.

@@ -34,7 +34,7 @@ from fedenc import seeding
 from fedenc.errors import TrainingError
 from fedenc.models.network import Network
 from fedenc.training import identity, rng
-from fedenc.training.adversarial import AdversarialStepper, update
+from fedenc.training.adversarial import AdversarialStepper, Unpaired, update
 from fedenc.training.config import Passes, TrainingConfig
 from fedenc.training.loop import EACH_EPOCH, Reports, Run
 from fedenc.training.model_files import weights_sha256
@@ -145,7 +145,6 @@ class GanStepper(AdversarialStepper):
         self.config, self.device = config, device
         self.precision = resolve(config.precision, device)
         self.classes = classifier.architecture.classes
-        self._seed = seed
         with rng.seeded(seed, "gan"):
             self.model = build_generator(widths)
             self.inverse = build_generator(widths)
@@ -153,8 +152,7 @@ class GanStepper(AdversarialStepper):
         for network in (classifier, *self.networks().values()):
             network.to(device).eval()
         self._classifier = classifier
-        self._targets = place(targets, device)
-        self._rows: tuple[int, Plan] | None = None  # of targets, for an epoch
+        self._targets = Unpaired(place(targets, device), seed, "gan target")
         fused = device.type in ("cpu", "cuda")
         self.optimisers = [  # of generators and discriminator
             torch.optim.Adam(p, lr=config.learning_rate, betas=config.betas, fused=fused)
@@ -179,7 +177,7 @@ class GanStepper(AdversarialStepper):
                 f"images have {channels} channels; a GAN-based transformation takes 3"
             )
         check_size(self.model.widths, height, width)
-        targets = self._targets
+        targets = self._targets.images
         alike = targets.dtype == torch.uint8 and targets.shape[1:] == images.shape[1:]
         if not (alike and len(targets)):
             dtype = str(targets.dtype).removeprefix("torch.")
@@ -193,16 +191,13 @@ class GanStepper(AdversarialStepper):
         return {
             "widths": list(self.model.widths),
             "classifier": weights_sha256(self._classifier),
-            "targets": identity.digest(self._targets),
+            "targets": identity.digest(self._targets.images),
             **{f"gan.{name}": value for name, value in settings},
         }
 
     def enter(self, epoch: int, plan: Plan) -> None:
         """Draw targets for the whole epoch, as many as images, and cut them alike."""
-        if self._rows is None or self._rows[0] != epoch:
-            generator = seeding.generator(self._seed, "gan target", epoch)
-            rows = torch.randint(len(self._targets), (len(plan.rows),), generator=generator)
-            self._rows = (epoch, Plan(rows.to(self._targets.device), None, plan.steps))
+        self._targets.enter(epoch, plan)
 
     def learning_rate(self, step: int, steps: int) -> float:
         return self.config.learning_rate * min(1.0, 2 * (1 - step / steps))
@@ -211,7 +206,7 @@ class GanStepper(AdversarialStepper):
         """Train generators, then discriminator, on as many targets as images."""
         config, rate = self.config, self.learning_rate(at.number, at.steps)
         # Channels stay first: normalisation an image at a time would put them there anyway.
-        plain, targets = images.float() / 255, self._draw(at).float() / 255
+        plain, targets = images.float() / 255, self._targets.draw(at, self.device).float() / 255
         with autocast(self.precision, self.device):
             protected = self.model(plain)
             judged = self.discriminator(protected).float()
@@ -232,13 +227,6 @@ class GanStepper(AdversarialStepper):
             parts = torch.stack((loss, adversarial, cycle, classification, discriminator))
             correct = (logits.argmax(dim=1) == labels).sum()
         return Measured(parts.detach().double() * len(labels), correct)
-
-    def _draw(self, at: Step) -> Tensor:
-        """The targets of a step, on the device: uint8 B×3×H×W."""
-        assert self._rows is not None, "an epoch is entered before its steps"
-        plan = self._rows[1]
-        rows, _, _ = plan.batch(at.number % plan.steps)
-        return self._targets.index_select(0, rows).to(self.device)
 
     def validate(self, batches: Iterable[Batch]) -> float:
         """The frozen classifier's cross-entropy on protected images."""
