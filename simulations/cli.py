@@ -137,6 +137,71 @@ def study(
 
 
 @app.command()
+def reproduce(
+    paper: Annotated[
+        str | None, typer.Argument(help="skk2019, ito2021 or chuman2021; none: list what there is.")
+    ] = None,
+    exhibits: Annotated[
+        list[str] | None, typer.Argument(help='Such as table1 or "figure 8" [default: all].')
+    ] = None,
+    scale: Annotated[
+        float, typer.Option(help="Share of the images and of the epochs; 1 is the paper's size.")
+    ] = 1.0,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="How many [default: as the studies say].")
+    ] = None,
+    sets: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For all runs; repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for results [default: runs/PAPER].")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue, or add exhibits to earlier ones.")
+    ] = False,
+    at_once: Annotated[
+        int | None, typer.Option(min=1, help="Runs at a time [default: what suits the machine].")
+    ] = None,
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster: host:port, or auto.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only list the runs, and estimate their time.")
+    ] = False,
+) -> None:
+    """Run a paper's tables and figures again: paper, ours and the difference, on one page."""
+    from simulations import engine
+
+    terminal = Console()
+    if paper is None:
+        from simulations.reproduce import command
+
+        command.show_papers(terminal)
+        return
+    engine.quiet()
+    from simulations.reproduce import command, papers
+    from simulations.study import estimate
+
+    parts = papers.plan(paper, exhibits or (), sets or (), scale=scale, seeds=seeds)
+    if dry_run:
+        for part in parts:
+            estimate.show(terminal, part.design)
+        return
+    folder = out or Path("runs") / paper
+    facts = command.perform(
+        *(parts, folder, terminal),
+        scale=scale,
+        resume=resume,
+        address=address,
+        at_once=at_once,
+    )
+    command.show(terminal, facts, folder)
+    if facts["failed"]:
+        raise typer.Exit(1)
+
+
+@app.command()
 def attack(
     run: Annotated[
         Path | None, typer.Argument(help="Folder of a finished run; none: attack a method.")
@@ -206,12 +271,14 @@ def write_report(
 ) -> None:
     """Write report.html again, from what is in a folder."""
     from simulations import attack, report, result
+    from simulations.reproduce import command as reproducing
     from simulations.study import command
 
     makers = {
         result.RESULT: report.of_run,
         command.FACTS: command.report_again,
         attack.FACTS: attack.report_again,
+        reproducing.FACTS: reproducing.report_again,
     }
     found = next((make for name, make in makers.items() if (folder / name).exists()), None)
     if found is None:

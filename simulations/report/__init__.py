@@ -57,6 +57,20 @@ def of_study(facts: Mapping[str, Any], plots: Mapping[str, bytes]) -> str:
     return _page("study.html", {"facts": facts, "plots": shown})
 
 
+def of_paper(facts: Mapping[str, Any], figures: Mapping[str, bytes]) -> bytes:
+    """The page of ``fedenc reproduce``.
+
+    Args:
+        facts: the content of ``reproduce.json``.
+        figures: SVG and PNG files by their path there.
+    """
+    from simulations.reproduce.command import cells
+
+    kinds = {".svg": "image/svg+xml", ".png": "image/png"}
+    shown = {path: inlined(c, kinds[path[-4:]]) for path, c in figures.items()}
+    return _page("paper.html", {"facts": facts, "figures": shown, "cells": cells}).encode()
+
+
 def leaked(rows: list[Mapping[str, Any]]) -> dict[str, Any]:
     """What a table of attacks shows: rows that are done, others, columns, and controls."""
     done = [row for row in rows if row["status"] == "done"]

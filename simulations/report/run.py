@@ -43,7 +43,7 @@ def content(folder: Path) -> dict[str, Any]:
         "filters": {
             stage: inlined(picture)
             for stage in models
-            if (picture := _filters(folder if stage == facts["model"]["input"] else folder / stage))
+            if (picture := filters(folder if stage == facts["model"]["input"] else folder / stage))
         },
         "time": charts.bars(_shares(facts["phases"])),
         "leaks": leaks,
@@ -88,7 +88,7 @@ def _shares(phases: Mapping[str, float]) -> list[charts.Bar]:
     ]
 
 
-def _filters(folder: Path) -> bytes | None:
+def filters(folder: Path) -> bytes | None:
     """The weights of the first convolution that sees more than a pixel, as colour pictures; as in
     Fig. 9 of Sirichotedumrong, Kinoshita & Kiya (IEEE Access 2019)."""
     path = folder / "model.safetensors"

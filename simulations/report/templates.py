@@ -233,10 +233,57 @@ STUDY = """\
 {% block made %}Written by <code>fedenc study</code>.{% endblock %}
 """
 
+PAPER = """\
+{% extends "page.html" %}
+{% block title %}{{ facts.paper }}, reproduced{% endblock %}
+{% block header %}
+<h1>{{ facts.reference }}</h1>
+<p class="soft">Its tables and figures, from runs of fedenc{% if facts.scale != 1 %}, at {{ facts.scale }} of the images and of the epochs{% endif %}.</p>
+{% if facts.exhibits | selectattr("settings") | list %}
+<p><b>These runs are not the paper's: they show that everything works, and prove nothing about what it reports.</b> Every setting that differs is named below the exhibit.</p>
+{% endif %}
+{% endblock %}
+{% block content %}
+{% if facts.deviations %}
+<h2>What differs from the paper everywhere</h2>
+<ul>{% for text in facts.deviations %}<li>{{ text }}</li>{% endfor %}</ul>
+{% endif %}
+{% for one in facts.exhibits %}
+<h2>{{ one.name[0] | upper }}{{ one.name[1:] }}</h2>
+<p>{{ one.caption }} <span class="soft">({{ one.finished }} of {{ one.runs }} runs finished)</span></p>
+{% for figure in one.figures if figure.path in figures %}
+<figure><img src="{{ figures[figure.path] }}" alt="{{ figure.title or one.caption }}" style="image-rendering: auto">{% if figure.title %}<figcaption>{{ figure.title }}</figcaption>{% endif %}</figure>
+{% endfor %}
+{% if one.lines %}
+<div class="wide"><table><thead><tr>
+{% for name in one.lines[0].labels %}<th>{{ name }}</th>{% endfor %}<th>measure</th><th class="number">paper</th><th class="number">ours</th><th class="number">95&nbsp;% interval</th><th class="number">difference</th><th class="number">seeds</th></tr></thead><tbody>
+{% for line in one.lines %}
+<tr>{% for value in line.labels.values() %}<td>{{ value }}</td>{% endfor %}<td>{{ line.measure }}</td>{% for text in cells(line) %}<td class="number">{{ text }}</td>{% endfor %}</tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{% if one.deviations or one.settings %}
+<details{% if one.settings %} open{% endif %}><summary>What differs from the paper here</summary>
+<ul>{% for text in one.deviations %}<li>{{ text }}</li>{% endfor %}{% for text in one.settings %}<li><code>{{ text }}</code></li>{% endfor %}</ul></details>
+{% endif %}
+{% endfor %}
+<p class="soft">Accuracies are in per cent. ± is the sample standard deviation over seeds; intervals are Student's over seeds, or Wilson's over queries where there is one seed. A difference stands only where the settings that it depends on are the published ones.</p>
+{% if facts.failed %}
+<h2>What failed</h2>
+<div class="wide"><table><thead><tr><th>run</th><th>status</th><th>reason</th></tr></thead><tbody>
+{% for one in facts.failed %}<tr><td>{{ one.run }}</td><td>{{ one.status }}</td><td>{{ one.reason or "" }}</td></tr>
+{% endfor %}
+</tbody></table></div>
+{% endif %}
+{% endblock %}
+{% block made %}{% if facts.command %}Made by <code>{{ facts.command }}</code>.{% endif %}{% endblock %}
+"""
+
 TEMPLATES = {
     "page.html": PAGE,
     "leakage.html": LEAKAGE,
     "attacks.html": ATTACKS,
     "run.html": RUN,
     "study.html": STUDY,
+    "paper.html": PAPER,
 }

@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +27,7 @@ from simulations.study.runs import Update
 
 SCHEMA = 1  # of study.json; see docs/studies.md
 FACTS, TABLE, CELLS = "study.json", "study.parquet", "cells.json"
+ATTACKED = "attacks.parquet"  # only of studies that attack their runs
 _SHOWN = 12  # lines of runs that are shown at a time
 
 
@@ -79,9 +80,9 @@ def perform(
 def write(design: Design, folder: Path, seconds: float) -> Finished:
     """Write ``study.parquet``, plots and ``study.json`` from what runs have finished."""
     rows = table.rows(design, folder)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table.arrow(rows), sink)
-    write_atomically(folder / TABLE, sink.getvalue().to_pybytes())
+    _write_table(folder / TABLE, rows)
+    if design.attacks is not None:
+        _write_table(folder / ATTACKED, table.attack_rows(design, folder))
     drawn: dict[str, bytes] = {}
     for number, plot in enumerate(design.plots, start=1):
         files = plots.draw(plot, rows)
@@ -89,6 +90,11 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
             write_atomically(folder / "plots" / f"{number}.{kind}", content)
         drawn[f"{number}. {plot.title or f'{plot.y} over {plot.x}'}"] = files["svg"]
     failed = [row for row in rows if row["status"] != "done"]
+    failed += [
+        {"run": cell.id, "status": "not attacked", "reason": runs.why(folder / runs.RUNS / cell.id)}
+        for cell in design.cells
+        if runs.unattacked(folder, cell)
+    ]
     facts = {
         "schema": SCHEMA,
         "name": design.name,
@@ -106,6 +112,12 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
     write_atomically(folder / report.REPORT, report.of_study(facts, drawn).encode())
     write_atomically(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
     return Finished(folder, facts, rows)
+
+
+def _write_table(path: Path, rows: Sequence[table.Row]) -> None:
+    sink = pa.BufferOutputStream()
+    pq.write_table(table.arrow(rows), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
 
 
 def report_again(folder: Path) -> str:
@@ -126,12 +138,14 @@ def report_again(folder: Path) -> str:
 
 def _claim(design: Design, folder: Path, resume: bool) -> None:
     """A folder belongs to one study: the runs in it are of the same name and question."""
+    attacks = None if design.attacks is None else design.attacks.model_dump()
     if folder.exists() and not folder.is_dir():
         raise ScenarioError(f"--out {folder} is a file; name a folder")
     note = folder / CELLS
     if note.exists():
         try:
-            found = json.loads(note.read_text()).get("name")
+            kept = json.loads(note.read_text())
+            found, plan = kept.get("name"), kept.get("attacks")
         except (ValueError, AttributeError):
             raise ScenarioError(f"{note} is damaged; start in another folder") from None
         if found != design.name:
@@ -140,9 +154,14 @@ def _claim(design: Design, folder: Path, resume: bool) -> None:
             )
         if not resume:
             raise ScenarioError(f"{folder} holds this study already; use --resume to continue it")
+        if plan != attacks:
+            raise ScenarioError(
+                f"the runs in {folder} were attacked by {plan}, not {attacks}; name another folder"
+            )
     elif folder.exists() and any(folder.iterdir()):
         raise ScenarioError(f"{folder} is not empty and holds no study; name another folder")
-    content = {"name": design.name, "cells": {cell.id: cell.text for cell in design.cells}}
+    texts = {cell.id: cell.text for cell in design.cells}
+    content = {"name": design.name, "attacks": attacks, "cells": texts}
     write_atomically(note, json.dumps(content, indent=2, ensure_ascii=False).encode() + b"\n")
 
 
@@ -221,5 +240,5 @@ def show_presets(console: Console) -> None:
     found.add_column("study", style="bold", no_wrap=True)
     found.add_column("question")
     for name in designs.names():
-        found.add_row(name, designs.question(name))
+        found.add_row(name, designs.file(name).study.question)
     console.print(found)

@@ -12,12 +12,14 @@ from pydantic import Field, ValidationError
 
 from fedenc.errors import FedencError, ScenarioError
 from fedenc.scenario import Scenario
-from fedenc.scenario.sections import Count, NonNegative, Section
+from fedenc.scenario.sections import TRANSFORMATION, Count, NonNegative, Section
 from simulations import presets
 from simulations.experiment import prepare
+from simulations.study.exhibits import Exhibit, Paper
 
 FOLDER = Path(__file__).parent.parent / "studies"
 VARIANT = "variant"  # the column that names variants
+_CIPHER = "encryption.cipher"
 Values = Mapping[str, Any]
 
 
@@ -41,15 +43,26 @@ class About(Section):
     seeds: Count | tuple[NonNegative, ...] = 1  # so many, from 0 on, or these
 
 
+class Attacks(Section):
+    """What is tried on every run after it has finished; see ``fedenc attack``."""
+
+    names: str = "quick"
+    images: Count = 200  # uploads that are attacked
+    public: Count = 2_000  # images of the attacker's own
+
+
 class File(Section):
     """The content of a study's file."""
 
     study: About
     base: dict[str, Any] = Field(default_factory=dict)  # `preset` or `file`, and scenario keys
     axes: dict[str, Any] = Field(default_factory=dict)  # scenario key = list of values
-    variants: tuple[dict[str, Any], ...] = ()  # `name`, and scenario keys
+    variants: tuple[dict[str, Any], ...] = ()  # `name`, scenario keys, and perhaps `axis`
     exclude: tuple[dict[str, Any], ...] = ()  # combinations that are left out: column = value
+    attacks: Attacks | None = None
     plots: tuple[Plot, ...] = ()
+    paper: Paper | None = None  # that the study reproduces
+    exhibits: tuple[Exhibit, ...] = ()  # its tables and figures
 
 
 @dataclass(frozen=True)
@@ -59,15 +72,24 @@ class Cell:
     Attributes:
         labels: the values of axes and variant that make it differ from other cells.
         scenario: complete and valid.
+        attacks: on the finished run, if any.
+        changed: scenario keys that are not as the study's file has them, and their values there.
     """
 
     labels: Values
     scenario: Scenario
+    attacks: Attacks | None = None
+    changed: Values = field(default_factory=dict, repr=False)
 
     @property
     def id(self) -> str:
         """Names its folder: the hash of all that decides the result, and the seed."""
         return f"{self.scenario.hash()[:12]}-s{self.scenario.seed}"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Every scenario key and its value, but for secrets."""
+        return flat(self.scenario.dump(secret=False))
 
     @property
     def text(self) -> str:
@@ -84,6 +106,9 @@ class Design:
     question: str
     cells: tuple[Cell, ...] = field(repr=False)
     plots: tuple[Plot, ...] = ()
+    attacks: Attacks | None = None
+    paper: Paper | None = None
+    exhibits: tuple[Exhibit, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -91,21 +116,66 @@ class Design:
         return list(dict.fromkeys(label for cell in self.cells for label in cell.labels))
 
 
+@dataclass(frozen=True)
+class Scale:
+    """A study at a part of its size: of the images of all owners, epochs, and attacked images.
+
+    Attributes:
+        share: above 0; 1 is the study as its file has it.
+        images: that all owners have together at full size.
+        queries: asked at full size for each condition.
+    """
+
+    share: float
+    images: int
+    queries: int
+
+    LEAST = 1_000  # queries, so that an accuracy is good to about three points
+
+    def overrides(self, scenario: Scenario) -> Iterator[str]:
+        """What it changes in a scenario, as ``section.key=value``."""
+        if self.share == 1:
+            return
+        owned = scenario.clients.images or self.images // scenario.clients.count
+        yield f"clients.images={max(1, round(owned * self.share))}"
+        yield f"inference.total={max(min(self.LEAST, self.queries), self._of(self.queries))}"
+        yield f"training.scale={scenario.training.scale * self.share}"
+        if scenario.encryption.keyless:
+            yield f"transformation.scale={scenario.transformation.scale * self.share}"
+            yield f"transformation.fraction={scenario.transformation.share() * self.share}"
+
+    def attacks(self, plan: Attacks) -> Attacks:
+        """A plan at this scale."""
+        images, public = self._of(plan.images), self._of(plan.public)
+        return plan.model_copy(update={"images": images, "public": public})
+
+    def _of(self, count: int) -> int:
+        return max(min(50, count), round(count * self.share))
+
+
 def names() -> list[str]:
     """All study presets, by name."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
-def question(name: str) -> str:
-    """What a study preset asks."""
-    return _read(FOLDER / f"{name}.toml").study.question
+def file(name: str) -> File:
+    """The content of a study preset."""
+    return _read(FOLDER / f"{name}.toml")
 
 
-def load(name: str, overrides: Sequence[str] = ()) -> Design:
+def load(
+    name: str,
+    overrides: Sequence[str] = (),
+    *,
+    scale: Scale | None = None,
+    seeds: int | None = None,
+) -> Design:
     """Read a study's file, or a preset, and make all of its cells.
 
     Args:
         overrides: ``section.key=value``, for all cells.
+        scale: of its size; None: as it is.
+        seeds: so many instead of the file's.
 
     Raises:
         ScenarioError: the file is missing or malformed; or the problems of all cells, each once.
@@ -117,11 +187,13 @@ def load(name: str, overrides: Sequence[str] = ()) -> Design:
             f"no study preset or file {name!r}; presets are {known}, files end in .toml"
         )
     file = _read(path)
+    attacks = file.attacks if file.attacks is None or scale is None else scale.attacks(file.attacks)
     cells, problems = list[Cell](), dict[str, None]()
     for labels, sets in _combinations(file):
-        for seed in _seeds(file.study):
+        for seed in _seeds(file.study) if seeds is None else range(seeds):
             try:
-                cells.append(_cell(file, labels, sets, seed, overrides, path.parent))
+                keys = _keys(file, sets, seed, path.parent)
+                cells.append(_cell(*keys, overrides, scale, labels, attacks, file.study.name))
             except FedencError as error:
                 where = ", ".join(f"{k} = {_short(v)}" for k, v in labels.items()) or "the base"
                 found = error.problems if isinstance(error, ScenarioError) else (str(error),)
@@ -132,7 +204,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> Design:
     problems |= dict.fromkeys(f"{text} is the same run as another one" for text in repeated)
     if problems:
         raise ScenarioError(problems)
-    return Design(file.study.name, file.study.question, tuple(cells), file.plots)
+    about = file.study
+    return Design(
+        *(about.name, about.question, tuple(cells), file.plots, attacks, file.paper, file.exhibits)
+    )
 
 
 def _read(path: Path) -> File:
@@ -175,11 +250,17 @@ def _combinations(file: File) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]
     """Labels and scenario keys of all combinations that are not excluded."""
     axes = flat(file.axes)
     excluded = [flat(one) for one in file.exclude]
-    for variant in file.variants or ({},):
-        own = flat({k: v for k, v in variant.items() if k != "name"})
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for variant in file.variants:
+        groups.setdefault(variant.get("axis", VARIANT), []).append(variant)
+    for variants in itertools.product(*groups.values()):
+        named = {axis: one["name"] for axis, one in zip(groups, variants, strict=True)}
+        own: dict[str, Any] = {}
+        for variant in variants:
+            own |= flat({k: v for k, v in variant.items() if k not in ("name", "axis")})
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
-            labels = ({VARIANT: variant["name"]} if variant else {}) | chosen
+            labels = named | chosen
             if any(one.items() <= (own | labels).items() for one in excluded):
                 continue
             yield labels, own | chosen
@@ -189,21 +270,39 @@ def _seeds(about: About) -> Sequence[int]:
     return range(about.seeds) if isinstance(about.seeds, int) else about.seeds
 
 
-def _cell(
-    file: File,
-    labels: dict[str, Any],
-    sets: dict[str, Any],
-    seed: int,
-    overrides: Sequence[str],
-    beside: Path,
-) -> Cell:
+def _keys(file: File, sets: Values, seed: int, beside: Path) -> tuple[str | None, list[str]]:
+    """A preset's name or a file, and what the study sets over it."""
     base = dict(file.base)
     preset, named = base.pop("preset", None), base.pop("file", None)
-    name = preset if named is None else str(beside / str(named))
-    values = flat(base) | sets | {"seed": seed}
+    values = flat(base) | dict(sets) | {"seed": seed}
     keys = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    _, scenario = presets.resolve(name, [*keys, *overrides])
-    return Cell(labels, prepare(scenario, file.study.name).scenario)
+    return (preset if named is None else str(beside / str(named))), keys
+
+
+def _cell(
+    name: str | None,
+    keys: list[str],
+    overrides: Sequence[str],
+    scale: Scale | None,
+    labels: Values,
+    attacks: Attacks | None,
+    study: str,
+) -> Cell:
+    _, asked = presets.resolve(name, _meant(keys))
+    scaled = [] if scale is None else list(scale.overrides(asked))
+    _, scenario = presets.resolve(name, _meant([*keys, *scaled, *overrides]))
+    before, after = flat(asked.dump(secret=False)), flat(scenario.dump(secret=False))
+    changed = {key: before.get(key) for key, value in after.items() if before.get(key) != value}
+    return Cell(labels, prepare(scenario, study).scenario, attacks, changed)
+
+
+def _meant(keys: Sequence[str]) -> list[str]:
+    """Without keys of the section transformation where the study sets a cipher with keys: in one
+    study both are compared."""
+    ciphers = [value for key, _, value in (k.partition("=") for k in keys) if key == _CIPHER]
+    if not ciphers or ciphers[-1].strip('"') == TRANSFORMATION:
+        return list(keys)
+    return [key for key in keys if not key.startswith(f"{TRANSFORMATION}.")]
 
 
 def _counted(cells: Sequence[Cell]) -> Iterator[tuple[Cell, int]]:

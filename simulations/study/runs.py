@@ -20,13 +20,17 @@ from typing import Any, Literal
 
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
-from simulations import engine, result
+from simulations import attack, engine, result
 from simulations.study.design import Cell
 
 Status = Literal["queued", "running", "done", "failed"]
 RUNS, BUNDLES = "runs", "bundles"  # folders in a study's
+ATTACKS = "attacks"  # folder in a run's, where the study attacks it
 _OUTPUT = "output.txt"  # what the run printed
-_RETURNED = (result.RESULT, result.CLIENTS, result.LOG, _OUTPUT)
+_RETURNED = (
+    *(result.RESULT, result.CLIENTS, result.LOG, _OUTPUT, f"{ATTACKS}/{attack.FACTS}"),
+    *(f"{ATTACKS}/{attack.IMAGES}", f"{ATTACKS}/pictures/*.png"),
+)
 _POLL = 1.0  # seconds
 _STORE = 500  # MB of shared memory for each run's own Ray
 
@@ -65,8 +69,15 @@ def share(at_once: int | None, cpus: int, gpus: int) -> Share:
 
 
 def finished(folder: Path, cell: Cell) -> bool:
-    """Whether a cell's run is complete."""
-    return (folder / RUNS / cell.id / result.RESULT).exists()
+    """Whether a cell's run is complete, and attacked if it is to be."""
+    return (folder / RUNS / cell.id / result.RESULT).exists() and not unattacked(folder, cell)
+
+
+def unattacked(folder: Path, cell: Cell) -> bool:
+    """Whether a cell's run is complete, but the attacks on it are not."""
+    own = folder / RUNS / cell.id
+    missing = cell.attacks is not None and not (own / ATTACKS / attack.FACTS).exists()
+    return missing and (own / result.RESULT).exists()
 
 
 def run(
@@ -104,7 +115,8 @@ def run(
             # A run whose network is still being trained starts when that is done.
             network = shared.get(bundle(cell) or "")
             own = _path(folder / RUNS / cell.id)
-            waiting[simulate.remote(_dumped(cell), own, each, network)] = cell
+            plan = () if cell.attacks is None else _attack(cell)
+            waiting[simulate.remote(_dumped(cell), own, each, plan, network)] = cell
             yield Update(cell, "queued")
         yield from _follow(waiting, folder)
 
@@ -125,6 +137,14 @@ def _shared(cells: Sequence[Cell]) -> dict[str, Cell]:
         if key := bundle(cell):
             found.setdefault(key, []).append(cell)
     return {key: group[0] for key, group in found.items() if len(group) > 1}
+
+
+def _attack(cell: Cell) -> tuple[str, ...]:
+    """Options of ``fedenc attack``."""
+    plan = cell.attacks
+    assert plan is not None
+    counts = ("--images", str(plan.images), "--public", str(plan.public))
+    return ("--attacks", plan.names, *counts, "--seed", str(cell.scenario.seed))
 
 
 def _dumped(cell: Cell) -> str:
@@ -172,7 +192,7 @@ def _outcome(cell: Cell, folder: Path, reference: Any, seconds: float) -> Update
     for name, content in files.items():
         if not (own / name).exists():  # it ran on another machine
             write_atomically(own / name, content, mode=0o600)
-    if code == 0 and result.RESULT in files:
+    if code == 0 and finished(folder, cell):
         return Update(cell, "done", seconds)
     return Update(cell, "failed", seconds, why(own) or f"exit code {code}")
 
@@ -199,11 +219,12 @@ def _last_line(log: Path) -> str:
 
 
 def _simulate(
-    scenario: str, folder: str, share: Share, network: str | None
+    scenario: str, folder: str, share: Share, plan: tuple[str, ...], network: str | None
 ) -> tuple[int, dict[str, bytes]]:
     """One run, in a process of its own, somewhere in the cluster: its exit code, and its files.
 
     Args:
+        plan: how it is to be attacked when it has finished; nothing: not at all.
         network: the folder of a bundle that was trained for several runs.
     """
     own, values = Path(folder), json.loads(scenario)
@@ -211,9 +232,13 @@ def _simulate(
     values["server"]["threads"] = values["server"]["threads"] or share.cpus
     if network is not None:
         values["transformation"]["bundle"] = network
-    code = _fedenc(own, values, share, "simulate", "{scenario}", "--out", folder, "--resume")
-    files = {name: (own / name).read_bytes() for name in _RETURNED if (own / name).exists()}
-    return code, files
+    code = 0
+    if not (own / result.RESULT).exists():
+        code = _fedenc(own, values, share, "simulate", "{scenario}", "--out", folder, "--resume")
+    if plan and not code:
+        code = _fedenc(own, values, share, "attack", folder, *plan)
+    paths = [path for pattern in _RETURNED for path in own.glob(pattern)]
+    return code, {str(path.relative_to(own)): path.read_bytes() for path in paths}
 
 
 def _train(scenario: str, folder: str, share: Share) -> str:

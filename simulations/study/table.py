@@ -1,5 +1,6 @@
 """One tidy table of a study: a row for every run, model input, asker and kind of query."""
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -10,9 +11,10 @@ import pyarrow as pa
 from scipy.special import stdtrit
 
 from fedenc.attacks.measures import share_interval
-from simulations import result
-from simulations.study.design import Design, flat
-from simulations.study.runs import RUNS, why
+from fedenc.scenario.sections import ENCRYPTED, PLAIN, SAME_KEY
+from simulations import attack, result
+from simulations.study.design import Cell, Design, flat
+from simulations.study.runs import ATTACKS, RUNS, why
 
 Row = dict[str, Any]
 MEASURED = (
@@ -24,7 +26,8 @@ MEASURED = (
 )
 # What every row of a finished run has, besides the study's own columns and the scenario's keys.
 COLUMNS = (
-    *("run", "seed", "status", "reason", "input", "asker", "condition", "precision"),
+    *("run", "seed", "status", "reason", "input", "asker", "condition", "as_uploaded"),
+    "precision",
     *("model_sha256", *MEASURED),
 )
 
@@ -42,11 +45,43 @@ def rows(design: Design, folder: Path) -> list[Row]:
             continue
         facts = result.read(own)
         keys = {k: v for k, v in flat(facts["scenario"]).items() if k != "encryption.seed"}
-        found += [keys | base | row for row in _of_run(facts)]
+        found += [keys | base | row for row in _of_run(facts, _as_uploaded(cell))]
     return found
 
 
-def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
+def _as_uploaded(cell: Cell) -> str:
+    """The kind of query that is protected as the uploads are: what papers ask of a model."""
+    encryption = cell.scenario.encryption
+    if encryption.cipher == "none":
+        return PLAIN
+    return SAME_KEY if encryption.keys == "same" and not encryption.keyless else ENCRYPTED
+
+
+def attack_rows(design: Design, folder: Path) -> list[Row]:
+    """What attacks on the runs found: a row for every run and attack."""
+    found = list[Row]()
+    for cell in design.cells:
+        own = folder / RUNS / cell.id / ATTACKS / attack.FACTS
+        base: Row = dict(cell.labels) | {"seed": cell.scenario.seed, "run": cell.id}
+        if own.exists():
+            found += [base | _measured(row) for row in json.loads(own.read_text())["rows"]]
+    return found
+
+
+def _measured(row: Row) -> Row:
+    """An attack's row without what is nested in it; its controls stay, by name and measure."""
+    flat_ = {k: v for k, v in row.items() if not isinstance(v, dict | list)}
+    controls = {
+        f"{name} {measure}": value
+        for name, values in row.get("control", {}).items()
+        for measure, value in values.items()
+        if isinstance(value, int | float)
+    }
+    return flat_ | {"knowledge": ", ".join(row["knowledge"])} | controls
+
+
+def _of_run(facts: Mapping[str, Any], own_kind: str) -> Iterator[Row]:
+    """Args: own_kind: of query, as the uploads are protected."""
     common: Row = {
         "status": "done",
         "chance": facts["chance"],
@@ -87,6 +122,7 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
                     | {
                         "asker": asker,
                         "condition": condition,
+                        "as_uploaded": condition == own_kind,
                         "accuracy": found["overall"],
                         "accuracy_low": interval.low,
                         "accuracy_high": interval.high,
