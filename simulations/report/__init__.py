@@ -64,11 +64,12 @@ def of_paper(facts: Mapping[str, Any], figures: Mapping[str, bytes]) -> bytes:
         facts: the content of ``reproduce.json``.
         figures: SVG and PNG files by their path there.
     """
-    from simulations.reproduce.command import cells
+    from simulations.reproduce.command import cells, headings
 
     kinds = {".svg": "image/svg+xml", ".png": "image/png"}
     shown = {path: inlined(c, kinds[path[-4:]]) for path, c in figures.items()}
-    return _page("paper.html", {"facts": facts, "figures": shown, "cells": cells}).encode()
+    content = {"facts": facts, "figures": shown, "cells": cells, "headings": headings}
+    return _page("paper.html", content).encode()
 
 
 def leaked(rows: list[Mapping[str, Any]]) -> dict[str, Any]:

@@ -211,7 +211,7 @@ STUDY = """\
 {% endblock %}
 {% block content %}
 {% for title, plot in plots.items() %}
-<figure><img src="{{ plot }}" alt="{{ title }}" style="image-rendering: auto"><figcaption>{{ title }}; means over seeds with 95&nbsp;% intervals (Student).</figcaption></figure>
+<figure><img src="{{ plot }}" alt="{{ title }}" style="image-rendering: auto"><figcaption>{{ title }}; means over seeds with 95&nbsp;% intervals (Student's; of the queries where there is one seed).</figcaption></figure>
 {% endfor %}
 <h2>Accuracy</h2>
 <div class="wide"><table><thead><tr>
@@ -256,9 +256,9 @@ PAPER = """\
 {% endfor %}
 {% if one.lines %}
 <div class="wide"><table><thead><tr>
-{% for name in one.lines[0].labels %}<th>{{ name }}</th>{% endfor %}<th>measure</th><th class="number">paper</th><th class="number">ours</th><th class="number">95&nbsp;% interval</th><th class="number">difference</th><th class="number">seeds</th></tr></thead><tbody>
+{% for name in one.lines[0].labels %}<th>{{ name }}</th>{% endfor %}<th>measure</th>{% for name in headings(one) %}<th class="number">{{ name }}</th>{% endfor %}</tr></thead><tbody>
 {% for line in one.lines %}
-<tr>{% for value in line.labels.values() %}<td>{{ value }}</td>{% endfor %}<td>{{ line.measure }}</td>{% for text in cells(line) %}<td class="number">{{ text }}</td>{% endfor %}</tr>
+<tr>{% for value in line.labels.values() %}<td>{{ value }}</td>{% endfor %}<td>{{ line.measure }}</td>{% for name in headings(one) %}<td class="number">{{ cells(line)[name] }}</td>{% endfor %}</tr>
 {% endfor %}
 </tbody></table></div>
 {% endif %}

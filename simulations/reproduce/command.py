@@ -150,16 +150,14 @@ def show(console: Console, facts: Facts, folder: Path) -> None:
         if not one["lines"]:
             console.print(f"{title}: {len(one['figures'])} pictures\n", highlight=False)
             continue
-        printed = any(line["paper"] is not None for line in one["lines"])
         shown = Table(title=title, title_justify="left", box=box.SIMPLE)
         shown.add_column("what")
-        for heading in HEADINGS if printed else HEADINGS[1:3]:
+        for heading in headings(one):
             shown.add_column(heading, justify="right")
         for line in one["lines"]:
             measure = [line["measure"]] if line["measure"] != "accuracy" else []
             what = ", ".join([*map(str, line["labels"].values()), *measure])
-            values = cells(line)
-            shown.add_row(what, *(values if printed else values[1:3]))
+            shown.add_row(what, *(cells(line)[heading] for heading in headings(one)))
         console.print(shown)
     if any(one["settings"] for one in facts["exhibits"]):
         console.print(
@@ -170,22 +168,25 @@ def show(console: Console, facts: Facts, folder: Path) -> None:
     console.print(f"Page: {folder / report.REPORT}", soft_wrap=True, highlight=False)
 
 
-def cells(line: Facts) -> list[str]:
-    """A line's figures as text: paper, ours, interval, difference, seeds."""
-    digits = 3 if line["measure"].startswith("ssim") else 2
+def cells(line: Facts) -> dict[str, str]:
+    """A line's figures as text, by heading."""
+    digits = 3 if "ssim" in line["measure"] else 2
 
     def text(value: float | None, form: str = "") -> str:
         return "" if value is None else f"{value:{form}.{digits}f}"
 
-    ours = text(line["ours"])
-    if line["deviation"] is not None:
-        ours += f" ± {text(line['deviation'])}"
+    spread = "" if line["deviation"] is None else f" ± {text(line['deviation'])}"
     interval = "" if line["low"] is None else f"{text(line['low'])} to {text(line['high'])}"
-    return [
-        text(line["paper"]),
-        *(ours, interval, text(line["difference"], "+")),
-        str(line["seeds"]),
-    ]
+    texts = (text(line["paper"]), text(line["ours"]) + spread, interval)
+    return dict(
+        zip(HEADINGS, (*texts, text(line["difference"], "+"), str(line["seeds"])), strict=True)
+    )
+
+
+def headings(exhibit: Facts) -> Sequence[str]:
+    """The columns of an exhibit's figures: those of the paper where it prints some."""
+    printed = any(line["paper"] is not None for line in exhibit["lines"])
+    return HEADINGS if printed else [h for h in HEADINGS if h not in ("paper", "difference")]
 
 
 def show_papers(console: Console) -> None:

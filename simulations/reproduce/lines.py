@@ -64,7 +64,8 @@ def lines(exhibit: Exhibit, rows: Sequence[Row], cells: Sequence[Cell]) -> list[
         groups.setdefault(tuple(row.get(name) for name in by), []).append(row)
     changed = {cell.id: cell.changed for cell in cells}
     found = []
-    for values, group in groups.items():
+    panels = list(dict.fromkeys(values[0] for values in groups))
+    for values, group in sorted(groups.items(), key=lambda item: panels.index(item[0][0])):
         labels = dict(zip(by, values, strict=True))
         printed = _printed(exhibit, labels)
         as_published = not any(key in changed[row["run"]] for row in group for key in exhibit.needs)
@@ -129,4 +130,4 @@ def deviations(exhibit: Exhibit, cells: Sequence[Cell]) -> list[str]:
 
 
 def _said(value: Any) -> str:
-    return "all, or the recipe's" if value is None else str(value)
+    return "not set" if value is None else str(value)

@@ -188,7 +188,7 @@ def load(
         )
     file = _read(path)
     attacks = file.attacks if file.attacks is None or scale is None else scale.attacks(file.attacks)
-    cells, problems = list[Cell](), dict[str, None]()
+    cells, found = list[Cell](), dict[str, dict[str, None]]()
     for labels, sets in _combinations(file):
         for seed in _seeds(file.study) if seeds is None else range(seeds):
             try:
@@ -196,18 +196,25 @@ def load(
                 cells.append(_cell(*keys, overrides, scale, labels, attacks, file.study.name))
             except FedencError as error:
                 where = ", ".join(f"{k} = {_short(v)}" for k, v in labels.items()) or "the base"
-                found = error.problems if isinstance(error, ScenarioError) else (str(error),)
-                problems |= dict.fromkeys(f"{where}: {text}" for text in found)
+                for text in error.problems if isinstance(error, ScenarioError) else (str(error),):
+                    found.setdefault(text, {})[where] = None
+    problems = [_placed(text, list(where)) for text, where in found.items()]
     if not cells and not problems:
-        problems["the study has no run left; exclude fewer combinations"] = None
-    repeated = [c.text for c, n in _counted(cells) if n > 1]
-    problems |= dict.fromkeys(f"{text} is the same run as another one" for text in repeated)
+        problems.append("the study has no run left; exclude fewer combinations")
+    repeated = dict.fromkeys(c.text for c, n in _counted(cells) if n > 1)
+    problems += [f"{text} is the same run as another one" for text in repeated]
     if problems:
         raise ScenarioError(problems)
     about = file.study
     return Design(
         *(about.name, about.question, tuple(cells), file.plots, attacks, file.paper, file.exhibits)
     )
+
+
+def _placed(problem: str, where: Sequence[str]) -> str:
+    """A problem, and the combinations that have it."""
+    others = f" and {len(where) - 1} more" if len(where) > 1 else ""
+    return f"{where[0]}{others}: {problem}"
 
 
 def _read(path: Path) -> File:

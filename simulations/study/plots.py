@@ -1,4 +1,4 @@
-"""Pictures of a study's table: means over seeds, with Student's 95 % intervals."""
+"""Pictures of a study's table: means over seeds, with 95 % intervals."""
 
 import io
 from collections.abc import Sequence
@@ -27,17 +27,19 @@ def draw(plot: Plot, rows: Sequence[Row]) -> dict[str, bytes]:
         and all(row.get(name) in _several(value) for name, value in plot.where.items())
     ]
     facets = _values(shown, plot.facets) or [None]
+    colours = _values(shown, plot.colour)
+    bars = len(_values(shown, plot.x)) * len(colours)
     figure, axes = plt.subplots(
         1,
         len(facets),
-        figsize=(2 + 4.2 * len(facets), 4),
+        figsize=(2 + max(4.2, 0.25 * bars) * len(facets), 4),
         sharey=True,
         squeeze=False,
         layout="constrained",
     )
     for axis, facet in zip(axes[0], facets, strict=True):
         own = [row for row in shown if plot.facets is None or row.get(plot.facets) == facet]
-        _panel(axis, plot, own)
+        _panel(axis, plot, own, colours)
         if plot.facets:
             axis.set_title(f"{plot.facets} = {facet}", fontsize=10)
     axes[0][0].set_ylabel(plot.y)
@@ -71,32 +73,46 @@ def check(plot: Plot, labels: Sequence[str]) -> list[str]:
     ]
 
 
-def _panel(axis: Any, plot: Plot, rows: Sequence[Row]) -> None:
-    """One point for each x that the study sets; where x is measured, one for each of its runs."""
+def _panel(axis: Any, plot: Plot, rows: Sequence[Row], colours: Sequence[Any]) -> None:
+    """A curve for each colour over numbers, bars over names; where x is measured, a point a run."""
     places = _values(rows, plot.x)
     numeric = all(isinstance(p, int | float) and not isinstance(p, bool) for p in places)
-    for colour in _values(rows, plot.colour):
+    width = 0.8 / max(1, len(colours))
+    for number, colour in enumerate(colours):
         own = [row for row in rows if plot.colour is None or row.get(plot.colour) == colour]
+        look: dict[str, Any] = {"color": f"C{number % 10}", "label": str(colour)}
         if plot.x in MEASURED:
-            axis.plot(
-                [row[plot.x] for row in own], [row[plot.y] for row in own], "o", label=str(colour)
-            )
+            axis.plot([row[plot.x] for row in own], [row[plot.y] for row in own], "o", **look)
             continue
         points = []
-        for number, place in enumerate(places):
-            values = [row[plot.y] for row in own if row.get(plot.x) == place]
-            if values:
-                points.append((place if numeric else number, *over_seeds(values)))
-        if points:
-            xs, means, halves = zip(*points, strict=True)
-            spread = [half or 0.0 for half in halves]
-            axis.errorbar(xs, means, spread, marker="o", capsize=3, label=str(colour))
+        for index, place in enumerate(places):
+            group = [row for row in own if row.get(plot.x) == place]
+            if group:
+                beside = index + (number - (len(colours) - 1) / 2) * width
+                points.append((place if numeric else beside, *_interval(group, plot.y)))
+        xs, means, below, above = zip(*points, strict=True) if points else ((), (), (), ())
+        if numeric:
+            axis.errorbar(xs, means, (below, above), marker="o", capsize=3, **look)
+        else:
+            whiskers = {"elinewidth": 1, "capsize": 2}
+            axis.bar(xs, means, 0.9 * width, yerr=(below, above), error_kw=whiskers, **look)
     if not numeric:
         axis.set_xticks(range(len(places)), [str(p) for p in places], rotation=30, ha="right")
     elif plot.log:
         axis.set_xscale("log")
     axis.set_xlabel(plot.x)
-    axis.grid(alpha=0.3)
+    axis.grid(alpha=0.3, axis="both" if numeric else "y")
+    axis.set_axisbelow(True)
+
+
+def _interval(group: Sequence[Row], measure: str) -> tuple[float, float, float]:
+    """A mean, and how far its 95 % interval reaches below and above: Student's over seeds; for one
+    run that of its queries or images, where it is known."""
+    mean, half = over_seeds(row[measure] for row in group)
+    if half is not None:
+        return mean, half, half
+    low, high = (group[0].get(f"{measure}_{end}") for end in ("low", "high"))
+    return (mean, 0.0, 0.0) if low is None or high is None else (mean, mean - low, high - mean)
 
 
 def _values(rows: Sequence[Row], column: str | None) -> list[Any]:

@@ -1,4 +1,4 @@
-"""A study with real runs: one fails, the other is finished, and resuming repeats no more."""
+"""A study with real runs: one fails, the other is finished and attacked, and stays as it is."""
 
 import json
 import subprocess
@@ -30,6 +30,11 @@ name = "sound"
 name = "broken"
 faults.raise = 2
 
+[attacks]
+names = "observe"
+images = 10
+public = 10
+
 [[plots]]
 x = "variant"
 """
@@ -54,6 +59,12 @@ def test_runs_are_placed_recorded_and_resumed(tmp_path: Path) -> None:
     sound = [row for row in table if row["variant"] == "sound"]
     assert {row["condition"] for row in sound} == {"plain", "encrypted"}
     assert all(row["clients.count"] == 2 for row in sound)
+    (attacked,) = pq.read_table(out / "attacks.parquet").to_pylist()
+    assert (attacked["variant"], attacked["attack"], attacked["targets"]) == (
+        "sound",
+        "observe",
+        10,
+    )
     assert (out / "plots" / "1.svg").exists()
     assert "Does one failure stop the others?" in (out / "report.html").read_text()
     (folder,) = [p for p in (out / "runs").iterdir() if (p / "result.json").exists()]

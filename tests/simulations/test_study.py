@@ -95,7 +95,7 @@ def test_a_missing_study_is_said() -> None:
 
 def test_presets_are_valid_studies() -> None:
     for name in design.names():
-        assert design.question(name).endswith("?")
+        assert design.file(name).study.question.endswith("?")
         found = design.load(name, ["data.name=photos", "clients.count=4", "clients.images=4"])
         assert all(plots.check(plot, found.columns) == [] for plot in found.plots)
 
@@ -157,7 +157,7 @@ def fake(design_: Design, folder: Path, skip: int = 0) -> None:
             "model": {"input": "raw", "sha256": "ab"},
             "training": {"final_loss": 1.0, "seconds": 2.0, "images_per_second": 3.0},
             "agreement": {"plain_vs_encrypted": 0.5, "pairs": 10},
-            "accuracy": {"plain": found, "encrypted": found},
+            "accuracy": dict.fromkeys(cell.scenario.conditions(), found),
         }
         (own / result.RESULT).write_text(json.dumps(facts))
 
@@ -168,7 +168,7 @@ def test_the_table_is_tidy_and_names_what_failed(tmp_path: Path) -> None:
     fake(found, folder, skip=1)
     done = command.write(found, folder, 1.0)
     rows = done.rows
-    assert len(rows) == 1 + 2 * (len(found.cells) - 1)
+    assert len(rows) == 1 + sum(len(cell.scenario.conditions()) for cell in found.cells[1:])
     assert rows[0]["status"] == "failed"
     assert rows[0]["reason"] == "fedenc: it broke"
     assert done.facts["failed"][0]["run"] == found.cells[0].id
