@@ -49,6 +49,7 @@ class Attacks(Section):
     names: str = "quick"
     images: Count = 200  # uploads that are attacked
     public: Count = 2_000  # images of the attacker's own
+    short: str | None = None  # names where the study is run at a part of its size; None: the same
 
 
 class File(Section):
@@ -89,7 +90,8 @@ class Cell:
     @property
     def settings(self) -> dict[str, Any]:
         """Every scenario key and its value, but for secrets."""
-        return flat(self.scenario.dump(secret=False))
+        plan = {} if self.attacks is None else {"attacks": self.attacks.model_dump()}
+        return flat(self.scenario.dump(secret=False) | plan)
 
     @property
     def text(self) -> str:
@@ -146,8 +148,11 @@ class Scale:
 
     def attacks(self, plan: Attacks) -> Attacks:
         """A plan at this scale."""
+        if self.share == 1:
+            return plan
         images, public = self._of(plan.images), self._of(plan.public)
-        return plan.model_copy(update={"images": images, "public": public})
+        names = plan.short or plan.names
+        return plan.model_copy(update={"names": names, "images": images, "public": public})
 
     def _of(self, count: int) -> int:
         return max(min(50, count), round(count * self.share))
@@ -188,12 +193,15 @@ def load(
         )
     file = _read(path)
     attacks = file.attacks if file.attacks is None or scale is None else scale.attacks(file.attacks)
+    plans = {} if file.attacks is None or attacks is None else _differing(file.attacks, attacks)
     cells, found = list[Cell](), dict[str, dict[str, None]]()
     for labels, sets in _combinations(file):
         for seed in _seeds(file.study) if seeds is None else range(seeds):
             try:
                 keys = _keys(file, sets, seed, path.parent)
-                cells.append(_cell(*keys, overrides, scale, labels, attacks, file.study.name))
+                scenario, changed = _scenario(*keys, overrides, scale)
+                settled = prepare(scenario, file.study.name).scenario
+                cells.append(Cell(labels, settled, attacks, changed | plans))
             except FedencError as error:
                 where = ", ".join(f"{k} = {_short(v)}" for k, v in labels.items()) or "the base"
                 for text in error.problems if isinstance(error, ScenarioError) else (str(error),):
@@ -286,21 +294,21 @@ def _keys(file: File, sets: Values, seed: int, beside: Path) -> tuple[str | None
     return (preset if named is None else str(beside / str(named))), keys
 
 
-def _cell(
-    name: str | None,
-    keys: list[str],
-    overrides: Sequence[str],
-    scale: Scale | None,
-    labels: Values,
-    attacks: Attacks | None,
-    study: str,
-) -> Cell:
+def _scenario(
+    name: str | None, keys: list[str], overrides: Sequence[str], scale: Scale | None
+) -> tuple[Scenario, dict[str, Any]]:
+    """A cell's scenario, and what the study's own has where it is changed."""
     _, asked = presets.resolve(name, _meant(keys))
     scaled = [] if scale is None else list(scale.overrides(asked))
     _, scenario = presets.resolve(name, _meant([*keys, *scaled, *overrides]))
     before, after = flat(asked.dump(secret=False)), flat(scenario.dump(secret=False))
     changed = {key: before.get(key) for key, value in after.items() if before.get(key) != value}
-    return Cell(labels, prepare(scenario, study).scenario, attacks, changed)
+    return scenario, changed
+
+
+def _differing(before: Attacks, after: Attacks) -> dict[str, Any]:
+    values = after.model_dump()
+    return {f"attacks.{k}": v for k, v in before.model_dump().items() if values[k] != v}
 
 
 def _meant(keys: Sequence[str]) -> list[str]:
