@@ -34,6 +34,7 @@ from fedenc.attacks.measures import (
 )
 from fedenc.attacks.target import ABSENT, Target
 from fedenc.images import sheets
+from fedenc.images.metrics import SIDES, ssim
 from fedenc.training.model_files import weights_sha256
 
 SHOWN = 8  # images in each attack's picture
@@ -237,16 +238,23 @@ class Judge:
     def _picture(self, rows: Tensor, estimates: Tensor) -> bytes:
         chosen = torch.linspace(0, len(rows) - 1, min(SHOWN, len(rows))).long()
         protected = as_picture(self.target.uploads.images[rows[chosen]], self.target.method.shape)
-        lines = (
-            ("plain", self.target.plain[rows[chosen]]),
-            ("protected", protected),
-            ("attacker's", estimates[chosen]),
-        )
+        plain = self.target.plain[rows[chosen]]
+        lines = (("plain", plain), ("protected", protected), ("attacker's", estimates[chosen]))
+        shown = [
+            sheets.Row(name, list(images), _similarity(plain, images) if i else [""] * len(chosen))
+            for i, (name, images) in enumerate(lines)
+        ]
         content = io.BytesIO()
-        blank = [""] * len(chosen)
-        shown = [sheets.Row(name, list(images), blank) for name, images in lines]
         sheets.grid(shown, cell=96).save(content, "PNG")
         return content.getvalue()
+
+
+def _similarity(plain: Tensor, images: Tensor) -> list[str]:
+    """SSIM (uniform 7x7 window) as text, as under the pictures of Ito et al.'s figs. 8 and 9; empty
+    where the window does not fit."""
+    if min(plain.shape[-2:]) < SIDES["uniform7"]:
+        return [""] * len(plain)
+    return [f"SSIM {value:.2f}" for value in ssim(plain, images, "uniform7").tolist()]
 
 
 def describe(attack: Attack, target: Target) -> Row:

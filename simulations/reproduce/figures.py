@@ -135,7 +135,8 @@ def _networks(cells: Sequence[Cell], folder: Path) -> list[Picture]:
             continue
         if plain is None:
             plain = torch.from_numpy(Population(cell.scenario).dataset.test.images[:_SHOWN].copy())
-        protected.append((_title(cell), load_transformation(place).protect(plain)))
+        label = _title(cell).replace("α", "alpha")  # pictures have Latin letters alone
+        protected.append((label, load_transformation(place).protect(plain)))
     if plain is None:
         return []
     content = io.BytesIO()
