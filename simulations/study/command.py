@@ -198,11 +198,15 @@ def show(console: Console, finished: Finished) -> None:
     for name in names:
         found.add_column(name)
     found.add_column("accuracy", justify="right")
+    found.add_column("95 %", justify="right")
     found.add_column("seeds", justify="right")
     for line in lines:
-        spread = "" if line["half"] is None else f" ± {100 * line['half']:.1f}"
-        accuracy = f"{100 * line['accuracy']:.1f}{spread} %"
-        found.add_row(*(str(line[name]) for name in names), accuracy, str(line["seeds"]))
+        mean, half = 100 * line["accuracy"], 100 * (line["half"] or 0)
+        one = line["half"] is None
+        accuracy = f"{mean:.1f} %" if one else f"{mean:.1f} ± {100 * line['deviation']:.1f} %"
+        interval = "" if one else f"{mean - half:.1f} to {mean + half:.1f}"
+        cells = [str(line[name]) for name in names]
+        found.add_row(*cells, accuracy, interval, str(line["seeds"]))
     console.print(found)
     for failure in facts["failed"]:
         text = f"{failure['run']}: {failure['status']}: {failure['reason'] or 'never started'}"

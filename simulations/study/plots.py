@@ -86,11 +86,11 @@ def _panel(axis: Any, plot: Plot, rows: Sequence[Row]) -> None:
         for number, place in enumerate(places):
             values = [row[plot.y] for row in own if row.get(plot.x) == place]
             if values:
-                points.append((place if numeric else number, *over_seeds(values)))
+                mean, _, half = over_seeds(values)
+                points.append((place if numeric else number, mean, half or 0.0))
         if points:
             xs, means, halves = zip(*points, strict=True)
-            spread = [half or 0.0 for half in halves]
-            axis.errorbar(xs, means, spread, marker="o", capsize=3, label=str(colour))
+            axis.errorbar(xs, means, halves, marker="o", capsize=3, label=str(colour))
     if not numeric:
         axis.set_xticks(range(len(places)), [str(p) for p in places], rotation=30, ha="right")
     elif plot.log:

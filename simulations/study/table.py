@@ -4,20 +4,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from scipy.special import stdtrit
 
-from fedenc.attacks.measures import share_interval
 from simulations import result
 from simulations.study.design import Design, flat
 from simulations.study.runs import RUNS, why
 
 Row = dict[str, Any]
 MEASURED = (
-    *("accuracy", "accuracy_low", "accuracy_high", "correct", "queries", "by_owner_mean"),
-    *("by_owner_std", "agreement", "final_loss", "training_seconds", "images_per_second"),
+    *("accuracy", "accuracy_low", "accuracy_high", "correct", "queries", "images"),
+    *(
+        "by_owner_mean",
+        "by_owner_std",
+        "agreement",
+        "final_loss",
+        "training_seconds",
+        "images_per_second",
+    ),
     *("chance", "uploaded", "failed", "upload_bytes", "upload_seconds"),
     *(f"leakage_{m}" for m in ("ssim_uniform7", "ssim_gaussian11", "edges", "linked")),
     "leakage_key_recovered",
@@ -79,8 +85,7 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
             for condition, found in accuracies.items():
                 if condition == "agreement":
                     continue
-                correct = round(found["overall"] * found["queries"])
-                interval = share_interval(correct, found["queries"])
+                interval = result.interval(found)
                 yield (
                     common
                     | own
@@ -90,8 +95,9 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
                         "accuracy": found["overall"],
                         "accuracy_low": interval.low,
                         "accuracy_high": interval.high,
-                        "correct": correct,
+                        "correct": round(found["overall"] * found["queries"]),
                         "queries": found["queries"],
+                        "images": found.get("images"),
                         "by_owner_mean": found["per_client_mean"],
                         "by_owner_std": found["per_client_std"],
                     }
@@ -121,13 +127,22 @@ def arrow(found: Sequence[Row]) -> pa.Table:
     return pa.table(columns)
 
 
-def over_seeds(values: Iterable[float]) -> tuple[float, float | None]:
-    """The mean, and half the width of Student's 95 % interval (None for a single value)."""
+class Spread(NamedTuple):
+    """Values of different seeds: their mean, their sample deviation, and half the width of
+    Student's 95 % interval of the mean; None in place of the last two for a single value."""
+
+    mean: float
+    deviation: float | None = None
+    half: float | None = None
+
+
+def over_seeds(values: Iterable[float]) -> Spread:
+    """The mean of one value or more, and how they spread."""
     found = list(values)
     if len(found) < 2:
-        return found[0], None
-    quantile = float(stdtrit(len(found) - 1, 0.975))
-    return fmean(found), quantile * stdev(found) / sqrt(len(found))
+        return Spread(found[0])
+    quantile, deviation = float(stdtrit(len(found) - 1, 0.975)), stdev(found)
+    return Spread(fmean(found), deviation, quantile * deviation / sqrt(len(found)))
 
 
 def summary(design: Design, found: Sequence[Row], measure: str = "accuracy") -> list[Row]:
@@ -139,7 +154,7 @@ def summary(design: Design, found: Sequence[Row], measure: str = "accuracy") -> 
             groups.setdefault(tuple(str(row.get(name)) for name in by), []).append(row)
     lines = []
     for group in groups.values():
-        mean, half = over_seeds(row[measure] for row in group)
-        line = {name: group[0].get(name) for name in by}
-        lines.append(line | {measure: mean, "half": half, "seeds": len(group)})
+        mean, deviation, half = over_seeds(row[measure] for row in group)
+        line = {name: group[0].get(name) for name in by} | {measure: mean, "deviation": deviation}
+        lines.append(line | {"half": half, "seeds": len(group)})
     return lines

@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from fedenc.attacks.measures import share_interval
 from fedenc.errors import EngineError, ScenarioError
 from simulations import result
 from simulations.study import command, design, plots, runs, table
@@ -131,11 +134,12 @@ def test_runs_join_no_other_ray_and_see_no_other_gpu() -> None:
 
 def test_intervals_over_seeds_are_students() -> None:
     values = [0.5, 0.56, 0.49, 0.61]
-    mean, half = table.over_seeds(values)
+    mean, deviation, half = table.over_seeds(values)
     low, high = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
     assert half is not None
     assert (mean - half, mean + half) == pytest.approx((low, high))
-    assert table.over_seeds([0.4]) == (0.4, None)
+    assert deviation == pytest.approx(np.std(values, ddof=1))
+    assert table.over_seeds([0.4]) == (0.4, None, None)
 
 
 def fake(design_: Design, folder: Path, skip: int = 0) -> None:
@@ -147,7 +151,8 @@ def fake(design_: Design, folder: Path, skip: int = 0) -> None:
             (own / "output.txt").write_text("noise\nfedenc: it broke\n")
             continue
         share = 0.1 * (number % 5) + 0.2
-        found = {"overall": share, "per_client_mean": share, "per_client_std": 0, "queries": 10}
+        found = {"overall": share, "per_client_mean": share, "per_client_std": 0}
+        found |= {"queries": 10, "images": 5}
         facts: dict[str, Any] = {
             "schema": result.SCHEMA,
             "scenario": cell.scenario.dump(),
@@ -176,9 +181,17 @@ def test_the_table_is_tidy_and_names_what_failed(tmp_path: Path) -> None:
     for name in ("clients.count", "encryption.keys", "seed", "variant", "accuracy", "queries"):
         assert name in saved.column_names
     assert "encryption.seed" not in saved.column_names, "keys' seeds are in no table"
+    hits = round(5 * rows[1]["accuracy"])
+    assert (rows[1]["queries"], rows[1]["images"]) == (10, 5)
+    interval = share_interval(hits, 5)  # over images, not over questions
+    assert (rows[1]["accuracy_low"], rows[1]["accuracy_high"]) == (interval.low, interval.high)
     whole = [line for line in done.facts["summary"] if line["seeds"] == 2]
     assert whole
-    assert all(line["half"] is not None for line in whole)
+    assert all(line["half"] > line["deviation"] > 0 for line in whole)
+    shown = Console(record=True, width=200)
+    command.show(shown, done)
+    first, text = whole[0], shown.export_text()
+    assert f"{100 * first['accuracy']:.1f} ± {100 * first['deviation']:.1f} %" in text
     json.dumps(done.facts)
 
 
