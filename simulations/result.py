@@ -18,6 +18,7 @@ from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import ENCRYPTED, PLAIN
 from fedenc.shard import UNPROTECTED
+from fedenc.training.model_files import CONFIG
 from server.app import Compared, Outcome
 from server.phases.score import Tally
 from server.trainer import Trained
@@ -104,6 +105,7 @@ def _asked(people: Population, stage: str, asked: Outcome | Compared) -> dict[st
             "input": stage if own else "raw",
             "sha256": model.sha256,
             "from": "provider" if own else "third party",
+            "precision": json.loads(model.files[CONFIG])["details"].get("precision"),
             "trained_on": "uploads" if own else third_party.images(scenario),
         },
     }
@@ -171,7 +173,7 @@ def write_facts(folder: Path, result: Mapping[str, Any]) -> None:
 
 
 def _accuracies(tallies: Mapping[int, Tally], people: Population) -> dict[str, Any]:
-    accuracies = {}
+    accuracies: dict[str, Any] = {}
     for condition in people.scenario.conditions():
         counted = {i: t for i, t in tallies.items() if t.total.get(condition)}
         if not counted:

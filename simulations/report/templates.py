@@ -195,7 +195,7 @@ RUN = """\
 {% if facts.command %}<dt>command</dt><dd><code>{{ facts.command }}</code></dd>{% endif %}
 <dt>scenario</dt><dd>{{ facts.scenario_hash }}</dd>
 <dt>seed</dt><dd>{{ facts.scenario.seed }}</dd>
-{% for stage, model in models.items() %}<dt>model {{ stage }}</dt><dd>{{ model.model.name }}, weights {{ model.model.sha256 }}{% if model.training %}, {{ model.training.epochs }} epochs in {{ model.training.precision }} on {{ model.training.device }}{% endif %}</dd>{% endfor %}
+{% for stage, model in models.items() %}<dt>model {{ stage }}</dt><dd>{{ model.model.name }}, weights {{ model.model.sha256 }}{% if model.model.precision %}, trained in {{ model.model.precision }}{% endif %}{% if model.training %}, {{ model.training.epochs }} epochs on {{ model.training.device }}{% endif %}</dd>{% endfor %}
 </dl>
 </section>
 {% endblock %}

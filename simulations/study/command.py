@@ -56,12 +56,18 @@ def perform(
         at_once: how many runs at a time; None: what suits the machine.
 
     Raises:
-        ScenarioError: a plot's column does not exist; the folder holds another study, or something
-            else.
+        ScenarioError: a plot's column does not exist, or a group's does already; the folder holds
+            another study, or something else.
         EngineError: Ray cannot be started or reached.
     """
     labels = [*design.columns, "seed"]
-    if problems := [text for plot in design.plots for text in plots.check(plot, labels)]:
+    problems = [text for plot in design.plots for text in plots.check(plot, labels)]
+    problems += [
+        f"variants.{name}: the table has a column {name!r} already; name this one differently"
+        for name in design.columns
+        if name in table.COLUMNS
+    ]
+    if problems:
         raise ScenarioError(problems)
     _claim(design, folder, resume)
     start = time.monotonic()

@@ -3,7 +3,7 @@
 import itertools
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ from simulations import presets
 from simulations.experiment import prepare
 
 FOLDER = Path(__file__).parent.parent / "studies"
-VARIANT = "variant"  # the column that names variants
+VARIANT = "variant"  # the column that names variants, where they are not in groups
+NETWORK = "transformation."  # keys of what only some methods have
 Values = Mapping[str, Any]
 
 
@@ -47,9 +48,17 @@ class File(Section):
     study: About
     base: dict[str, Any] = Field(default_factory=dict)  # `preset` or `file`, and scenario keys
     axes: dict[str, Any] = Field(default_factory=dict)  # scenario key = list of values
-    variants: tuple[dict[str, Any], ...] = ()  # `name`, and scenario keys
+    # Each: `name`, and scenario keys; or several such lists, by the name of the column of each.
+    variants: tuple[dict[str, Any], ...] | dict[str, tuple[dict[str, Any], ...]] = ()
     exclude: tuple[dict[str, Any], ...] = ()  # combinations that are left out: column = value
     plots: tuple[Plot, ...] = ()
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Variants by the column that names them."""
+        if isinstance(self.variants, dict):
+            return self.variants
+        return {VARIANT: self.variants} if self.variants else {}
 
 
 @dataclass(frozen=True)
@@ -128,6 +137,10 @@ def load(name: str, overrides: Sequence[str] = ()) -> Design:
                 problems |= dict.fromkeys(f"{where}: {text}" for text in found)
     if not cells and not problems:
         problems["the study has no run left; exclude fewer combinations"] = None
+    set_for_all = [*_lines(flat(file.base)), *overrides]
+    networks = any(cell.scenario.encryption.keyless for cell in cells)
+    if cells and not networks and any(line.startswith(NETWORK) for line in set_for_all):
+        problems[f"{NETWORK}* is set, but no run has the transformation network"] = None
     repeated = [c.text for c, n in _counted(cells) if n > 1]
     problems |= dict.fromkeys(f"{text} is the same run as another one" for text in repeated)
     if problems:
@@ -154,7 +167,14 @@ def _read(path: Path) -> File:
         for key, values in flat(file.axes).items()
         if not (isinstance(values, list) and values)
     ]
-    problems += [f"variant {i} has no name" for i, v in enumerate(file.variants) if "name" not in v]
+    for group, variants in file.groups.items():
+        nameless = [i for i, variant in enumerate(variants) if "name" not in variant]
+        problems += [f"{group} {i} has no name" for i in nameless]
+    for (one, first), (other, second) in itertools.combinations(file.groups.items(), 2):
+        both = _keys(first) & _keys(second)
+        problems += [
+            f"{key} is set by variants of {one!r} and of {other!r}" for key in sorted(both)
+        ]
     if problems:
         raise ScenarioError(problems)
     return file
@@ -175,14 +195,24 @@ def _combinations(file: File) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]
     """Labels and scenario keys of all combinations that are not excluded."""
     axes = flat(file.axes)
     excluded = [flat(one) for one in file.exclude]
-    for variant in file.variants or ({},):
-        own = flat({k: v for k, v in variant.items() if k != "name"})
+    for variants in itertools.product(*file.groups.values()):
+        own = {key: value for variant in variants for key, value in _settings(variant).items()}
+        names = {g: variant["name"] for g, variant in zip(file.groups, variants, strict=True)}
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
-            labels = ({VARIANT: variant["name"]} if variant else {}) | chosen
+            labels = names | chosen
             if any(one.items() <= (own | labels).items() for one in excluded):
                 continue
             yield labels, own | chosen
+
+
+def _settings(variant: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's scenario keys."""
+    return flat({key: value for key, value in variant.items() if key != "name"})
+
+
+def _keys(variants: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {key for variant in variants for key in _settings(variant)}
 
 
 def _seeds(about: About) -> Sequence[int]:
@@ -200,10 +230,21 @@ def _cell(
     base = dict(file.base)
     preset, named = base.pop("preset", None), base.pop("file", None)
     name = preset if named is None else str(beside / str(named))
-    values = flat(base) | sets | {"seed": seed}
-    keys = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    _, scenario = presets.resolve(name, [*keys, *overrides])
+    shared, own = _lines(flat(base)), _lines(sets | {"seed": seed})
+
+    def resolved(wanted: Callable[[str], bool]) -> Scenario:
+        lines = [*filter(wanted, shared), *own, *filter(wanted, overrides)]
+        return presets.resolve(name, lines)[1]
+
+    # What is set for all runs of the network concerns only those that have one.
+    scenario = resolved(lambda line: not line.startswith(NETWORK))
+    if scenario.encryption.keyless:
+        scenario = resolved(lambda line: True)
     return Cell(labels, prepare(scenario, file.study.name).scenario)
+
+
+def _lines(values: Values) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def _counted(cells: Sequence[Cell]) -> Iterator[tuple[Cell, int]]:

@@ -27,11 +27,13 @@ MEASURED = (
     *("chance", "uploaded", "failed", "upload_bytes", "upload_seconds"),
     *(f"leakage_{m}" for m in ("ssim_uniform7", "ssim_gaussian11", "edges", "linked")),
     "leakage_key_recovered",
+    *("visible_ssim_uniform7", "visible_ssim_gaussian11", "visible_psnr"),
+    *("unrounded_accuracy", "network_bytes", "network_mflop", "network_ms"),
 )
 # What every row of a finished run has, besides the study's own columns and the scenario's keys.
 COLUMNS = (
     *("run", "seed", "status", "reason", "input", "asker", "condition", "precision"),
-    *("model_sha256", *MEASURED),
+    *("model_sha256", "collapsed", *MEASURED),
 )
 
 
@@ -61,6 +63,7 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
         "upload_bytes": facts["upload"]["bytes"],
         "upload_seconds": facts["upload"]["seconds"],
         **_leakage(facts.get("leakage")),
+        **_visible(facts),
     }
     models = {facts["model"]["input"]: facts} | facts.get("compared", {})
     for stage, model in models.items():
@@ -72,7 +75,7 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
             "final_loss": training.get("final_loss"),
             "training_seconds": training.get("seconds"),
             "images_per_second": training.get("images_per_second"),
-            "precision": training.get("precision"),
+            "precision": model["model"].get("precision", training.get("precision")),
         }
         if not model["accuracy"]:
             yield common | own  # nobody's queries were answered
@@ -110,6 +113,22 @@ def _leakage(found: Mapping[str, Any] | None) -> Row:
     rows = (found or {}).get("rows", [])
     top = {m: [row[m] for row in rows if row.get(m) is not None] for m in measures}
     return {f"leakage_{m}": max(values) if values else None for m, values in top.items()}
+
+
+def _visible(facts: Mapping[str, Any]) -> Row:
+    """How alike protected and plain images are, and what a transformation network costs."""
+    rows = (facts.get("leakage") or {}).get("rows", [])
+    controls = (row.get("control", {}).get("ciphertext") for row in rows)
+    uploads: Mapping[str, Any] = next(filter(None, controls), {})
+    network = (facts.get("transformation") or {}).get("measured") or {}
+    cost, names = network.get("cost", {}), ("ssim_uniform7", "ssim_gaussian11", "psnr")
+    return {f"visible_{name}": network.get(name, uploads.get(name)) for name in names} | {
+        "unrounded_accuracy": network.get("unrounded_accuracy"),
+        "collapsed": network.get("collapse", {}).get("collapsed"),
+        "network_bytes": cost.get("bytes"),
+        "network_mflop": cost.get("mflop_per_image"),
+        "network_ms": cost.get("ms_per_image"),
+    }
 
 
 def arrow(found: Sequence[Row]) -> pa.Table:

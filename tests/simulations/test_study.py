@@ -11,6 +11,7 @@ from scipy import stats
 
 from fedenc.attacks.measures import share_interval
 from fedenc.errors import EngineError, ScenarioError
+from fedenc.scenario import Scenario
 from simulations import result
 from simulations.study import command, design, plots, runs, table
 from simulations.study.design import Design, Plot
@@ -64,6 +65,76 @@ def test_every_combination_is_made_once(tmp_path: Path) -> None:
         assert scenario.seed in (0, 1)
         assert cell.labels["variant"] == "NP" or scenario.clients.count == 2
     assert found == design.load(write(tmp_path), ["inference.images=3"])
+
+
+GROUPS = """
+[study]
+name = "groups"
+question = "Both?"
+
+[base]
+preset = "photos"
+transformation.epochs = 3
+
+[[variants.protection]]
+name = "LE"
+encryption.cipher = "le"
+
+[[variants.protection]]
+name = "network"
+encryption.cipher = "transformation"
+
+[[variants."augmented by"]]
+name = "nobody"
+augmentation.domain = "none"
+
+[[variants."augmented by"]]
+name = "owners"
+augmentation.domain = "plain"
+transformation.augmentation = "none"
+
+[[exclude]]
+protection = "LE"
+"augmented by" = "owners"
+"""
+
+
+def test_groups_of_variants_are_combined(tmp_path: Path) -> None:
+    found = design.load(write(tmp_path, GROUPS), ["transformation.alpha=0.5"])
+    assert found.columns == ["protection", "augmented by"]
+    labels = [tuple(cell.labels.values()) for cell in found.cells]
+    assert labels == [("LE", "nobody"), ("network", "nobody"), ("network", "owners")]
+    le, network, other = (cell.scenario for cell in found.cells)
+    assert le.transformation == Scenario().transformation, "its settings concern networks only"
+    assert (network.transformation.epochs, network.transformation.alpha) == (3, 0.5)
+    assert (network.augmentation.domain, other.transformation.augmentation) == ("none", "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('name = "nobody"', ""), "augmented by 0 has no name"),
+        (
+            ('augmentation.domain = "none"', 'encryption.cipher = "ele"'),
+            "encryption.cipher is set by",
+        ),
+        (('"transformation"', '"pixel"'), r"transformation\.\* is set, but no run has"),
+        (("\ntransformation.augmentation", "\ntransformation.augmentatio"), "unknown key"),
+        (("transformation.epochs", "transformation.epoch"), "unknown key transformation.epoch;"),
+    ],
+)
+def test_groups_that_do_not_fit(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    text = GROUPS.replace(*change)
+    if "no run has" in message:
+        text = text.replace("transformation.augmentation", "augmentation.train")
+    with pytest.raises(ScenarioError, match=message):
+        design.load(write(tmp_path, text))
+
+
+def test_a_group_is_not_called_like_a_column(tmp_path: Path) -> None:
+    study = design.load(write(tmp_path, GROUPS.replace("protection", "input")))
+    with pytest.raises(ScenarioError, match="the table has a column 'input' already"):
+        command.perform(study, tmp_path / "out", Console(quiet=True))
 
 
 @pytest.mark.parametrize(
@@ -193,6 +264,20 @@ def test_the_table_is_tidy_and_names_what_failed(tmp_path: Path) -> None:
     first, text = whole[0], shown.export_text()
     assert f"{100 * first['accuracy']:.1f} ± {100 * first['deviation']:.1f} %" in text
     json.dumps(done.facts)
+
+
+def test_what_is_left_to_see_comes_from_uploads_or_from_the_third_party() -> None:
+    row = {"attack": "observe", "control": {"ciphertext": {"ssim_uniform7": 0.2, "psnr": 9.0}}}
+    seen = table._visible({"leakage": {"rows": [{"attack": "link"}, row]}})
+    assert (seen["visible_ssim_uniform7"], seen["visible_psnr"]) == (0.2, 9.0)
+    assert seen["collapsed"] is None
+    measured = {"ssim_uniform7": 0.7, "collapse": {"collapsed": True}, "cost": {"bytes": 8}}
+    told = table._visible({"transformation": {"measured": measured}})
+    assert (told["visible_ssim_uniform7"], told["collapsed"], told["network_bytes"]) == (
+        0.7,
+        True,
+        8,
+    )
 
 
 def test_plots_are_drawn_and_unknown_columns_refused(tmp_path: Path) -> None:
