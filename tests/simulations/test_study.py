@@ -12,8 +12,8 @@ from scipy import stats
 from fedenc.attacks.measures import share_interval
 from fedenc.errors import EngineError, ScenarioError
 from fedenc.scenario import Scenario
-from simulations import result
-from simulations.study import command, design, plots, runs, table
+from simulations import presets, result
+from simulations.study import command, design, estimate, plots, runs, table
 from simulations.study.design import Design, Plot
 
 TEXT = """
@@ -172,6 +172,24 @@ def test_presets_are_valid_studies() -> None:
         assert design.question(name).endswith("?")
         found = design.load(name, ["data.name=photos", "clients.count=4", "clients.images=4"])
         assert all(plots.check(plot, found.columns) == [] for plot in found.plots)
+
+
+def test_the_estimate_counts_what_an_epoch_visits() -> None:
+    rates: dict[str, float] = {}
+
+    def training(preset: str, *sets: str) -> float:
+        scenario = presets.resolve(preset, ["encryption.seed=1", *sets])[1]
+        return estimate.seconds(scenario, rates) - estimate._START_UP
+
+    once = training("photos", "model.compare=[]")
+    assert once > 0
+    assert training("photos") == pytest.approx(2 * once), "two input stages"
+    assert training("photos", "model.compare=[]", "encryption.views=4") == once, "one of four views"
+    copies = "augmentation.server=shift-flip-all"
+    assert training("photos", "model.compare=[]", copies) == pytest.approx(8 * once)
+    small = "transformation.widths=[4, 8]"
+    network = training("ito2021-photos", small, "transformation.foreign=false")
+    assert 0 < network < training("ito2021-photos", small), "another classifier"
 
 
 @pytest.mark.parametrize(
