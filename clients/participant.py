@@ -109,13 +109,9 @@ class Participant:
             repeated = np.repeat(self.train.images, self.views, axis=0)
             return self._augmented(repeated, self.augmentation, TRAIN)
         once = self._augmented(self.train.images, self.augmentation, TRAIN)
-        shape = (
-            len(self.train.images),
-            1,
-            self.augmentation.copies,
-            *once.shape[1:],
-        )  # N×1×copies×C×H×W
-        return np.repeat(once.reshape(shape), self.views, axis=1).reshape(-1, *once.shape[1:])
+        # N×1×copies×C×H×W: the views of an image stand before its copies
+        by_image = once.reshape(-1, 1, self.augmentation.copies, *once.shape[1:])
+        return np.repeat(by_image, self.views, axis=1).reshape(-1, *once.shape[1:])
 
     @property
     def originals(self) -> Indices:

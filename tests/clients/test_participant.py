@@ -257,7 +257,6 @@ def test_shared_views_of_exhaustive_copies_keep_their_order() -> None:
     method = {"policy": "image", "views": 2, "augmentation": named("flip-all")}
     one, anew = (participant(**method, shared=shared) for shared in (True, False))
     np.testing.assert_array_equal(one.copies(), anew.copies())
-    assert participant(**method, shared=True, train=labelled(0, 1)).copies().shape == (0, *SHAPE)
 
 
 def test_a_ring_that_serves_again_spends_no_keystream_twice() -> None:
