@@ -1,9 +1,8 @@
 """What benchmarks that go on where they were stopped share."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from statistics import fmean, pstdev
 from typing import Any
 
 from fedenc.files import write_atomically
@@ -21,11 +20,3 @@ def claim(folder: Path, settings: Mapping[str, Any]) -> None:
 def public(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Settings as they are published: where the data lay on one machine is nobody's business."""
     return {**settings, "data": {**settings["data"], "root": "DATA"}}
-
-
-def mean(values: Sequence[float], digits: int) -> str:
-    """The mean, with the deviation where there is more than one value; empty without any."""
-    if not values:
-        return ""
-    spread = f" ± {pstdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{spread}"

@@ -71,6 +71,7 @@ class Participant:
         augmentation: what it does to its training images before it protects them.
         query_augmentation: what it does to its queries before it protects them.
         fill: 0..255, the value of pixels that a shift leaves empty.
+        shared: whether all views of an image show one augmented copy, not one each.
     """
 
     id: int
@@ -83,6 +84,7 @@ class Participant:
     augmentation: Augmentation = field(default_factory=Augmentation)
     query_augmentation: Augmentation = field(default_factory=Augmentation)
     fill: int = 0
+    shared: bool = False
 
     def upload(self) -> Shard:
         """Protect and seal the whole partition, every image in ``views`` copies.
@@ -103,8 +105,13 @@ class Participant:
 
     def copies(self) -> Images:
         """What ``upload`` protects, in its order: every image in ``views`` augmented copies."""
-        repeated = np.repeat(self.train.images, self.views, axis=0)
-        return self._augmented(repeated, self.augmentation, TRAIN)
+        if not self.shared:
+            repeated = np.repeat(self.train.images, self.views, axis=0)
+            return self._augmented(repeated, self.augmentation, TRAIN)
+        once = self._augmented(self.train.images, self.augmentation, TRAIN)
+        # N×1×copies×C×H×W: the views of an image stand before its copies
+        by_image = once.reshape(-1, 1, self.augmentation.copies, *once.shape[1:])
+        return np.repeat(by_image, self.views, axis=1).reshape(-1, *once.shape[1:])
 
     @property
     def originals(self) -> Indices:

@@ -1,5 +1,6 @@
 """Simulated data owners: what participant *i* of a scenario owns, holds and does."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -164,6 +165,7 @@ class Population:
             ),
             query_augmentation=augment.named(s.augmentation.query),
             fill=s.augmentation.fill,
+            shared=s.augmentation.shared,
         )
 
     @cached_property
@@ -188,12 +190,14 @@ class Population:
 
         A plain query beside a ciphertext of the same image under a key that protects others is a
         known-plaintext pair. So the parts are disjoint over all participants, not only within each;
-        only declared pairs share a part.
+        only declared pairs share a part, unless the scenario asks for all images in every part.
         """
         kinds = [c for c in self.scenario.conditions() if c not in self._shared]
         order = numpy_generator(self.scenario.seed, "held out").permutation(
             len(self.dataset.test.labels)
         )
+        if not self.scenario.inference.disjoint:
+            return dict.fromkeys(kinds, order)
         if len(order) < len(kinds):
             raise DataError(
                 f"data set {self.dataset.name} has {len(order)} test images, too few for "
@@ -213,23 +217,36 @@ class Population:
         counts[luckier] += 1
         return counts
 
-    def _held_out(self, i: int) -> dict[Condition, Labelled]:
-        """This participant's test images by condition: consecutive pieces of each part, starting
-        from its beginning again when it is used up."""
-        held_out: dict[Condition, Labelled] = {}
-        test = self.dataset.test
+    def asked(self, i: int) -> dict[Condition, Indices]:
+        """Which test images participant ``i`` asks about, by condition, except conditions with the
+        images of another: consecutive pieces of each part, starting from its beginning again when
+        it is used up."""
+        found: dict[Condition, Indices] = {}
         for condition, part in self._test_parts.items():
             if condition == SAME_KEY and (i in self.plain or i >= self.scenario.clients.count):
                 continue  # no key of this participant protects training images
             sizes = np.minimum(self._queries, len(part))
-            if not sizes[i]:
-                continue  # others ask instead
-            mine = part[(sizes[:i].sum() + np.arange(sizes[i])) % len(part)]
-            held_out[condition] = Labelled(test.images[mine], test.labels[mine])
-        for condition in self._shared:
-            source = PLAIN if self.scenario.paired else ENCRYPTED
-            if source in held_out:
-                held_out[condition] = held_out[source]
+            if sizes[i]:  # otherwise others ask instead
+                found[condition] = part[(sizes[:i].sum() + np.arange(sizes[i])) % len(part)]
+        return found
+
+    def distinct(self, condition: Condition, participants: Iterable[int]) -> int:
+        """How many different test images these participants ask about under a condition."""
+        source = self._source if condition in self._shared else condition
+        pieces = [self.asked(i).get(source, np.empty(0, np.int64)) for i in participants]
+        return len(np.unique(np.concatenate(pieces))) if pieces else 0
+
+    @property
+    def _source(self) -> Condition:
+        """The condition whose images those of ``_shared`` have."""
+        return PLAIN if self.scenario.paired else ENCRYPTED
+
+    def _held_out(self, i: int) -> dict[Condition, Labelled]:
+        """This participant's test images by condition."""
+        test = self.dataset.test
+        held_out = {c: Labelled(test.images[n], test.labels[n]) for c, n in self.asked(i).items()}
+        if self._source in held_out:
+            held_out |= dict.fromkeys(self._shared, held_out[self._source])
         return held_out
 
 

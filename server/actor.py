@@ -86,7 +86,8 @@ class TrainerActor:
 
     def trained(self, view: ProviderView) -> TrainedModel:
         """The model that was trained."""
-        place, (files, sha256) = self.place(), model_files(self._model, view)
+        place = self.place()
+        files, sha256 = model_files(self._model, view, self._precision)
         return TrainedModel(files, sha256, place.device, place.threads, self._precision)
 
     def predict(self, images: npt.NDArray[np.uint8], flip: bool, foreign: bool) -> Scores:

@@ -318,7 +318,7 @@ def _train(task: Task) -> None:
             fetch(reported)  # one report under way at a time
         reported = task.coordinator.report.remote(progress, saved)
     fetch(reported)
-    files, sha256 = model_files(run.model, task.view)
+    files, sha256 = model_files(run.model, task.view, run.precision)
     name = f"{worker.world} × {device_name(device)}"
     model = TrainedModel(files, sha256, name, torch.get_num_threads(), run.precision)
     fetch(task.coordinator.finish.remote(model))

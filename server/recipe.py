@@ -105,6 +105,6 @@ def with_model(view: ProviderView, model: Model | None) -> ProviderView:
     return view if model is None else view.model_copy(update={"model": model})
 
 
-def model_files(model: Network, view: ProviderView) -> tuple[ModelFiles, str]:
-    """The files of a model that was trained, and the SHA-256 of its weights."""
-    return pack_model(model, details={"classes": list(view.classes)})
+def model_files(model: Network, view: ProviderView, precision: str) -> tuple[ModelFiles, str]:
+    """The files of a model that was trained in that precision, and the SHA-256 of its weights."""
+    return pack_model(model, details={"classes": list(view.classes), "precision": precision})

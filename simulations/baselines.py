@@ -31,7 +31,8 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     Returns:
         ``central_plain``: one model on everybody's plain images; ``alone``: one model per owner, on
         its own plain images only: mean and deviation over ``owners`` (None if there are none);
-        ``too_small``: the number of owners with too few images to train on.
+        ``too_small``: the number of owners with too few images to train on; ``precision`` of all
+        trainings, fp32 or bf16.
     """
     scenario = population.scenario
     owners = [population.participant(i) for i in range(scenario.clients.count)]
@@ -41,7 +42,8 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     )
     total = 1 + len(owners)
     on_event(Event("baselines", 0, total, "everybody's plain images together"))
-    central = _accuracy(_training(population, together), population.dataset)
+    plain = _training(population, together)
+    central = _accuracy(plain, population.dataset)
     alone = []
     for i, owner in enumerate(owners):
         on_event(Event("baselines", 1 + i, total, f"owner {i} alone"))
@@ -53,6 +55,7 @@ def measure(population: Population, on_event: OnEvent) -> dict[str, Any]:
     on_event(Event("baselines", total, total))
     return {
         "test_images": len(population.dataset.test.labels),
+        "precision": plain.precision,
         "central_plain": central,
         "alone": {
             "mean": fmean(alone) if alone else None,

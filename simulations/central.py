@@ -77,7 +77,7 @@ def _train(
         on_event(Event("training", progress.step, progress.steps, str(progress)))
         if saved is not None:
             write_atomically(path, saved)
-    files, sha256 = model_files(run.model, view)
+    files, sha256 = model_files(run.model, view, run.precision)
     threads = torch.get_num_threads()
     model = TrainedModel(files, sha256, name_of(device), threads, run.precision)
     return pace.trained(model), run.model

@@ -87,17 +87,19 @@ def _queries(population: Population) -> Iterator[str]:
 
 
 def _views(population: Population) -> Iterator[str]:
-    """Views that are all the same: without own keys, only random augmentation makes them differ."""
+    """Views that are all the same: without own keys, only random augmentation of each makes them
+    differ."""
     encryption, augmentation = population.scenario.encryption, population.scenario.augmentation
     if encryption.views == 1 or (encryption.keys == "image" and not encryption.keyless):
         return
     method = AUGMENTATIONS.get(augmentation.train)
-    if augmentation.domain != "plain" or method is None or not method.random:
+    differ = method is not None and method.random and not augmentation.shared
+    if augmentation.domain != "plain" or not differ:
         keys = "no keys" if encryption.keyless else f"encryption.keys = '{encryption.keys}'"
         yield (
             f"encryption.views = {encryption.views}, but with {keys} all views of an image are the "
             "same; set it to 1, use keys = 'image', or have owners augment at random "
-            "(augmentation.domain = 'plain', augmentation.train = 'crop-flip')"
+            "each view (augmentation.domain = 'plain', .train = 'crop-flip', .shared = false)"
         )
 
 

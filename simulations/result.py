@@ -10,12 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import bdtr
 
+from clients.simulated import Population
 from fedenc import provenance
+from fedenc.attacks.measures import Interval, share_interval
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from fedenc.scenario import Scenario
 from fedenc.scenario.sections import ENCRYPTED, PLAIN
 from fedenc.shard import UNPROTECTED
+from fedenc.training.model_files import CONFIG
 from server.app import Compared, Outcome
 from server.phases.score import Tally
 from server.trainer import Trained
@@ -73,39 +76,42 @@ def build(experiment: Experiment, outcome: Outcome) -> dict[str, Any]:
         },
         "inference": {"paired": scenario.paired},
         "chance": 1 / len(seen.classes),
-        **_asked(scenario, scenario.model.input, outcome),
+        **_asked(experiment.population, scenario.model.input, outcome),
     }
     if shared is not None:
         result["transformation"] = shared
     if outcome.compared:
         result["compared"] = {
-            stage: _asked(scenario, stage, compared) for stage, compared in outcome.compared.items()
+            stage: _asked(experiment.population, stage, compared)
+            for stage, compared in outcome.compared.items()
         }
     return result
 
 
-def _asked(scenario: Scenario, stage: str, asked: Outcome | Compared) -> dict[str, Any]:
+def _asked(people: Population, stage: str, asked: Outcome | Compared) -> dict[str, Any]:
     """What a model is, and what came of asking it."""
+    scenario = people.scenario
     model, tallies = asked.model, asked.answered.tallies
-    conditions, count = scenario.conditions(), scenario.clients.count
+    count = scenario.clients.count
     members = {i: t for i, t in tallies.items() if i < count}
     outsiders = {i: t for i, t in tallies.items() if i >= count}
     own = isinstance(model, Trained)
     found: dict[str, Any] = {
         "training": _facts(model) if isinstance(model, Trained) else None,
-        "accuracy": _accuracies(members, conditions),
+        "accuracy": _accuracies(members, people),
         "agreement": _agreement(members.values()),
         "model": {
             "name": scenario.model.name if own else scenario.transformation.classifier,
             "input": stage if own else "raw",
             "sha256": model.sha256,
             "from": "provider" if own else "third party",
+            "precision": json.loads(model.files[CONFIG])["details"].get("precision"),
             "trained_on": "uploads" if own else third_party.images(scenario),
         },
     }
     if outsiders:
         agreement = _agreement(outsiders.values())
-        found["outsiders"] = _accuracies(outsiders, conditions) | {"agreement": agreement}
+        found["outsiders"] = _accuracies(outsiders, people) | {"agreement": agreement}
     return found
 
 
@@ -166,12 +172,13 @@ def write_facts(folder: Path, result: Mapping[str, Any]) -> None:
     write_atomically(folder / RESULT, text.encode() + b"\n", mode=0o600)
 
 
-def _accuracies(tallies: Mapping[int, Tally], conditions: Iterable[str]) -> dict[str, Any]:
-    accuracies = {}
-    for condition in conditions:
-        mine = [t for t in tallies.values() if t.total.get(condition)]
-        if not mine:
+def _accuracies(tallies: Mapping[int, Tally], people: Population) -> dict[str, Any]:
+    accuracies: dict[str, Any] = {}
+    for condition in people.scenario.conditions():
+        counted = {i: t for i, t in tallies.items() if t.total.get(condition)}
+        if not counted:
             continue
+        mine = counted.values()
         each = [t.correct[condition] / t.total[condition] for t in mine]
         queries = sum(t.total[condition] for t in mine)
         accuracies[condition] = {
@@ -179,8 +186,16 @@ def _accuracies(tallies: Mapping[int, Tally], conditions: Iterable[str]) -> dict
             "per_client_mean": fmean(each),
             "per_client_std": pstdev(each),
             "queries": queries,
+            "images": people.distinct(condition, counted),
         }
     return accuracies
+
+
+def interval(found: Mapping[str, Any]) -> Interval:
+    """An accuracy of a result, and its 95 % confidence interval over test images: a second question
+    about the same image tells nothing new."""
+    images = found.get("images", found["queries"])
+    return share_interval(round(found["overall"] * images), images)
 
 
 def _agreement(tallies: Iterable[Tally]) -> dict[str, float | int | None]:

@@ -25,6 +25,7 @@ from fedenc.training.model_files import ModelFiles, pack_model
 from fedenc.training.recipes import recipe
 from fedenc.training.training_set import TrainingSet
 from fedenc.transformation import bundle
+from fedenc.transformation.cost import cost
 from fedenc.transformation.measure import measure
 from fedenc.transformation.pictures import compare
 from fedenc.transformation.share import labels_digest, third_party
@@ -137,7 +138,7 @@ def _measured(
     measured = measure(network, made.psi, images, labels, foreign=made.foreign, device=device)
     shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
     sheets.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
-    measured |= {"digest": network.digest, "held_out": held_out}
+    measured |= {"digest": network.digest, "held_out": held_out, "cost": cost(network)}
     text = json.dumps(measured, indent=2, allow_nan=False)
     write_atomically(folder / REPORT, text.encode() + b"\n")
     return measured

@@ -115,7 +115,7 @@ def measure(row: Row, settings: Mapping[str, Any], folder: Path) -> Result:
 
 
 def table(results: Sequence[Result]) -> str:
-    """Means over seeds with 95 % intervals, in percent, as Markdown."""
+    """Means over seeds with their sample deviation, in percent, as Markdown."""
     groups: dict[tuple[str, str, str], list[Result]] = defaultdict(list)
     for result in results:
         groups[result["cipher"], result["input"], result["model"]].append(result)
@@ -125,19 +125,19 @@ def table(results: Sequence[Result]) -> str:
     ]
     for (cipher, stage, model), group in groups.items():
         cells = [
-            interval([100 * result[key] for result in group if result[key] is not None])
+            spread([100 * result[key] for result in group if result[key] is not None])
             for key in ("accuracy", "plain", "agreement")
         ]
         lines.append(f"| {cipher} | {stage} | {model} | {' | '.join(cells)} | {len(group)} |")
     return "\n".join(lines)
 
 
-def interval(values: Sequence[float]) -> str:
-    """The mean and half of its 95 % interval, by Student's t; empty without values."""
+def spread(values: Sequence[float]) -> str:
+    """The mean and the sample deviation; empty without values."""
     if not values:
         return ""
-    mean, half = over_seeds(values)
-    return f"{mean:.1f}" if half is None else f"{mean:.1f} ± {half:.1f}"
+    mean, deviation, _ = over_seeds(values)
+    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
 
 
 if __name__ == "__main__":

@@ -90,12 +90,9 @@ class EleAdaptNet(nn.Module):
 
     float N×C×H×W to N×16×H×W, H and W multiples of 4. ``penalty`` (float, scalar) belongs to the
     last forward pass and has to be added to the loss: it drives the mixing matrix towards a
-    permutation (L1 − L2 norm of its rows and columns, weight 1e-3), and the result towards
-    smoothness (total variation, weight 0.1).
-
-    Our choices: the mixing matrix is kept non-negative by its absolute value and starts at the
-    identity plus noise; the variation is a mean, so that its weight does not depend on the image
-    size.
+    permutation (weight 1e-3), and the result towards smoothness (weight 0.1). Both are those of the
+    code published with the paper, which neither keeps the mixing matrix from being negative nor
+    starts it near a permutation.
     """
 
     permutation_weight, variation_weight = 1e-3, 0.1
@@ -109,30 +106,39 @@ class EleAdaptNet(nn.Module):
             self.embed, "weight", BlockSpectralNorm(positions, outputs)
         )
         self.norm = nn.BatchNorm1d(positions * outputs)
-        self.mix = nn.Parameter(torch.eye(positions) + 0.01 * torch.rand(positions, positions))
+        self.mix = nn.Parameter(torch.empty(positions, positions))
+        nn.init.kaiming_uniform_(self.mix, a=5**0.5)
         self.penalty = torch.zeros(())
 
     def forward(self, x: Tensor) -> Tensor:
         blocks = F.unfold(x, BLOCK, stride=BLOCK).transpose(1, 2)  # N×P×(C·16)
         embedded = self.embed(blocks)  # N×P×256
         embedded = F.leaky_relu(self.norm(embedded.flatten(1)).view_as(embedded), 0.2)
-        mix = self.mix.abs()
-        moved = embedded.transpose(1, 2) @ mix.to(embedded.dtype).t()  # N×256×P
+        moved = embedded.transpose(1, 2) @ self.mix.to(embedded.dtype).t()  # N×256×P
         images = F.pixel_shuffle(moved.view(len(x), -1, *self.grid), BLOCK)
-        self.penalty = self.permutation_weight * _distance_from_permutation(mix)
+        self.penalty = self.permutation_weight * _distance_from_permutation(self.mix)
         self.penalty = self.penalty + self.variation_weight * _total_variation(images)
         return images
 
 
 def _distance_from_permutation(matrix: Tensor) -> Tensor:
-    """Zero exactly where each row and column of a non-negative matrix has one entry at most."""
-    norms = [matrix.sum(dim) - torch.linalg.vector_norm(matrix, dim=dim) for dim in (0, 1)]
-    return torch.stack(norms).sum()
+    """L1 − L2 norms of all rows and columns (the paper's Eq. 7), over the number of entries: zero
+    exactly where none of them has two entries that are not zero."""
+    norms = [
+        torch.linalg.vector_norm(matrix, 1, dim) - torch.linalg.vector_norm(matrix, 2, dim)
+        for dim in (0, 1)
+    ]
+    return torch.stack(norms).sum() / matrix.numel()
 
 
 def _total_variation(images: Tensor) -> Tensor:
-    images = images.float()
-    return images.diff(dim=2).abs().mean() + images.diff(dim=3).abs().mean()
+    """Squared differences to the pixels below and to the right, of N×C×H×W: of three channels only
+    and without the last row and column, but over N·(H−1)·W·C, as in the published code."""
+    count, channels, height, width = images.shape
+    seen = images[:, :3].float()
+    corner, below, right = seen[..., :-1, :-1], seen[..., 1:, :-1], seen[..., :-1, 1:]
+    squares = (corner - below).square() + (corner - right).square()
+    return squares.sum() / (count * (height - 1) * width * channels)
 
 
 @dataclass(frozen=True)

@@ -136,6 +136,7 @@ class Augmentation(Section):
     train: str = "crop-flip"  # by participants before they encrypt, in the plain domain
     server: str | None = None  # by the server on ciphertext; None: what the cipher tolerates
     query: str = "none"  # by participants to their queries, before they encrypt
+    shared: bool = False  # all views of an image show one augmented copy of it, not one each
     fill: Annotated[int, Field(ge=0, le=255, strict=True)] = 0  # of pixels a shift leaves empty
 
 
@@ -161,6 +162,8 @@ class Training(Section):
     epochs: Count | None = None  # None: the recipe's
     batch_size: Count | None = None
     learning_rate: Positive | None = None  # the schedule's highest
+    normalisation: Literal["pool", "imagenet", "none"] | None = None  # None: the recipe's
+    validation: Annotated[float, Field(ge=0, lt=1)] | None = None  # held out to choose the epoch
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     compile: bool = False  # use torch.compile
 
@@ -175,6 +178,7 @@ class Inference(Section):
     queries: tuple[Condition, ...] | None = None  # None: all that cipher and key policy allow
     images: Count = 25  # held-out images per participant and condition
     total: Count | None = None  # the most of all participants together, per condition; None: no cap
+    disjoint: bool = True  # no image is asked both plain and under a key of training images
     paired: bool = True  # same images plain and encrypted, so that agreement can be counted
     flip: bool = False  # test-time augmentation: average over image and mirror image
 

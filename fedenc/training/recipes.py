@@ -58,6 +58,17 @@ RECIPES: Mapping[str, TrainingConfig] = MappingProxyType(
             weight_decay=5e-4,
             schedule="onecycle",
         ),
+        # Madono, Tanaka, Onishi & Ogawa 2020, as in the code published with the paper
+        "madono": TrainingConfig(
+            epochs=305,
+            batch_size=512,
+            learning_rate=0.1,
+            weight_decay=5e-4,
+            schedule="step",
+            milestones=(150 / 305, 225 / 305),
+            gamma=0.1,
+            normalisation="none",
+        ),
         # ours: good accuracy within minutes
         "fast": TrainingConfig(),
     }

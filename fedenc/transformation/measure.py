@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedenc.errors import TransformationError
 from fedenc.images import metrics
 from fedenc.models.network import Network
-from fedenc.training.precision import autocast
+from fedenc.training.precision import autocast, resolve
 from fedenc.transformation.bundle import Transformation
 
 _CHUNK = 512  # images worked on at once
@@ -57,7 +57,7 @@ def measure(
         ``foreign_plain_accuracy`` of the other classifier (None without one). Means over the
         images, against the plain ones: ``ssim_uniform7``, ``ssim_gaussian11``, ``psnr`` in dB (None
         if infinite). ``output_lowest`` and ``output_highest``, 0 to 1. ``collapse``: see
-        ``collapse``. ``images``: N.
+        ``collapse``. ``precision`` in which classifiers were asked: fp32 or bf16. ``images``: N.
 
     Raises:
         TransformationError: images or labels that do not fit.
@@ -75,6 +75,7 @@ def measure(
     noise = metrics.psnr(images, answers.images).mean().item()
     return {
         "images": len(images),
+        "precision": resolve("auto", device),
         "plain_accuracy": plain,
         "protected_accuracy": _accuracy(answers.protected, labels),
         "unrounded_accuracy": _accuracy(answers.unrounded, labels),

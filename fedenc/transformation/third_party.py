@@ -100,12 +100,17 @@ def train(
     if job.work.claim(run):
         return bundle.load_bundle(folder)
 
-    plain = psi if psi is not None else job.classifier(PSI, "classifier", mine, seed)
+    # Those that are given do not tell the precision they were trained in.
+    precisions: dict[str, str | None] = dict.fromkeys((PSI, FOREIGN))
+    if psi is None:
+        plain, precisions[PSI] = job.classifier(PSI, "classifier", mine, seed)
+    else:
+        plain = psi
     if not config.foreign:
         foreign = None
     elif foreign is None:
         other = seeding.derive(seed, "foreign classifier")
-        foreign = job.classifier(FOREIGN, "foreign classifier", mine, other)
+        foreign, precisions[FOREIGN] = job.classifier(FOREIGN, "foreign classifier", mine, other)
     network: nn.Module
     if config.method == "gan":
         network, precision = job.generator(plain)
@@ -117,7 +122,9 @@ def train(
     answering = plain
     if config.method == "gan":
         protected = TrainingSet(draft.to(device).protect(mine.images), mine.labels)
-        answering = job.classifier("provider", "provider's classifier", protected, seed)
+        answering, precisions[PSI] = job.classifier(
+            "provider", "provider's classifier", protected, seed
+        )
     info = {
         "alpha": config.alpha if config.method == "unet" else None,
         "features": None if phi is None else phi.source.as_dict(),
@@ -140,7 +147,8 @@ def train(
     # The participants' part last, for that is what makes a bundle finished
     for stem, model in ((PSI, answering), (FOREIGN, foreign)):
         if model is not None:
-            save_model(folder / PROVIDER, model, details=details, stem=stem)
+            told = details | {"precision": precisions[stem]}
+            save_model(folder / PROVIDER, model, details=told, stem=stem)
     bundle.save_transformation(
         folder,
         network,
@@ -241,17 +249,18 @@ class _Job:
         plain: dict[str, Any] = json.loads(json.dumps(described))
         return plain
 
-    def classifier(self, stem: str, phase: str, training_set: TrainingSet, seed: int) -> Network:
-        """Train a classifier, or take the one that was.
+    def classifier(
+        self, stem: str, phase: str, training_set: TrainingSet, seed: int
+    ) -> tuple[Network, str | None]:
+        """Train a classifier, or take the one that was; and the precision of its training.
 
         ``seed`` initialises it. All hold out the same images, those of the job's own seed, so that
         none is ever measured on what it was trained on.
         """
 
-        def trained() -> Network:
+        def trained() -> tuple[Network, str]:
             model, config = self.blank(seed), self.classifier_training
-            self._fit(phase, stem, model, training_set, config)
-            return model
+            return model, self._fit(phase, stem, model, training_set, config)
 
         return self.work.classifier(stem, trained)
 

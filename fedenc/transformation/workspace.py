@@ -97,13 +97,18 @@ class Workspace:
             on_progress(progress)
         return run
 
-    def classifier(self, stem: str, train: Callable[[], Network]) -> Network:
-        """The classifier of that stem: trained by ``train``, now or before it was stopped."""
+    def classifier(
+        self, stem: str, train: Callable[[], tuple[Network, str]]
+    ) -> tuple[Network, str | None]:
+        """The classifier of that stem, and the precision that it was trained in: by ``train``, now
+        or before it was stopped."""
         if not (self._work / f"{stem}.json").exists():
-            save_model(self._work, train(), stem=stem)
+            model, precision = train()
+            save_model(self._work, model, details={"precision": precision}, stem=stem)
             self._checkpoint(stem).unlink()
         # From the file in either case, so that a run that was stopped goes on as if it had not been
-        return load_model(self._work, stem=stem)[0]
+        model, details = load_model(self._work, stem=stem)
+        return model, details.get("precision")
 
     def clear(self) -> None:
         """Remove what is left of the work, where the bundle is finished."""

@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from PIL import Image
 from safetensors.numpy import load_file
 
-from fedenc.attacks.measures import share_interval
 from simulations import leakage, result
 from simulations.report import charts, inlined, leaked
 
@@ -58,8 +57,7 @@ def _accuracies(models: Mapping[str, Any]) -> Iterable[charts.Bar]:
             for condition, found in (accuracies or {}).items():
                 if condition == "agreement":
                     continue
-                correct = round(found["overall"] * found["queries"])
-                share = share_interval(correct, found["queries"])
+                share = result.interval(found)
                 yield f"{prefix}{who}{condition}", share.mean, share.low, share.high
 
 

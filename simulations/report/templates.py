@@ -135,7 +135,7 @@ RUN = """\
 <h2>Accuracy by kind of query</h2>
 {% if facts.accuracy %}
 {{ accuracy }}
-<p class="soft">Bars with 95&nbsp;% intervals (Wilson) over queries.</p>
+<p class="soft">Bars with 95&nbsp;% intervals (Wilson) over test images.</p>
 {% for stage, model in models.items() if model.agreement.pairs %}
 <p>{% if models | length > 1 %}Input <b>{{ stage }}</b>: {% endif %}{{ model.agreement.plain_vs_encrypted | shown("share") }} of {{ model.agreement.pairs }} images got the same answer plain and encrypted.
 {{ model.agreement.right_only_plain }} were recognised only plain and {{ model.agreement.right_only_encrypted }} only encrypted{% if model.agreement.right_only_plain == model.agreement.right_only_encrypted %}: no difference{% elif model.agreement.p_value < 0.05 %}: one form is recognised more often (McNemar's exact test, p = {{ "%.2g" | format(model.agreement.p_value) }}){% else %}: a difference that chance explains (McNemar's exact test, p = {{ "%.2g" | format(model.agreement.p_value) }}){% endif %}.</p>
@@ -195,7 +195,7 @@ RUN = """\
 {% if facts.command %}<dt>command</dt><dd><code>{{ facts.command }}</code></dd>{% endif %}
 <dt>scenario</dt><dd>{{ facts.scenario_hash }}</dd>
 <dt>seed</dt><dd>{{ facts.scenario.seed }}</dd>
-{% for stage, model in models.items() %}<dt>model {{ stage }}</dt><dd>{{ model.model.name }}, weights {{ model.model.sha256 }}{% if model.training %}, {{ model.training.epochs }} epochs in {{ model.training.precision }} on {{ model.training.device }}{% endif %}</dd>{% endfor %}
+{% for stage, model in models.items() %}<dt>model {{ stage }}</dt><dd>{{ model.model.name }}, weights {{ model.model.sha256 }}{% if model.model.precision %}, trained in {{ model.model.precision }}{% endif %}{% if model.training %}, {{ model.training.epochs }} epochs on {{ model.training.device }}{% endif %}</dd>{% endfor %}
 </dl>
 </section>
 {% endblock %}
@@ -216,12 +216,12 @@ STUDY = """\
 <h2>Accuracy</h2>
 <div class="wide"><table><thead><tr>
 {% set names = facts.columns + ["input", "asker", "condition"] %}
-{% for name in names %}<th>{{ name }}</th>{% endfor %}<th class="number">accuracy</th><th class="number">seeds</th></tr></thead><tbody>
+{% for name in names %}<th>{{ name }}</th>{% endfor %}<th class="number">accuracy</th><th class="number">95&nbsp;%</th><th class="number">seeds</th></tr></thead><tbody>
 {% for line in facts.summary %}
-<tr>{% for name in names %}<td>{{ line[name] }}</td>{% endfor %}<td class="number">{{ line.accuracy | shown("share") }}{% if line.half is not none %} ± {{ "%.1f" | format(100 * line.half) }}{% endif %}</td><td class="number">{{ line.seeds }}</td></tr>
+<tr>{% for name in names %}<td>{{ line[name] }}</td>{% endfor %}<td class="number">{{ line.accuracy | shown("share") }}{% if line.deviation is not none %} ± {{ "%.1f" | format(100 * line.deviation) }}{% endif %}</td><td class="number">{% if line.half is not none %}{{ "%.1f to %.1f" | format(100 * (line.accuracy - line.half), 100 * (line.accuracy + line.half)) }}{% endif %}</td><td class="number">{{ line.seeds }}</td></tr>
 {% endfor %}
 </tbody></table></div>
-<p class="soft">± is half of Student's 95&nbsp;% interval over seeds. Every row of every run is in <code>study.parquet</code>.</p>
+<p class="soft">± is the sample deviation over seeds, 95&nbsp;% Student's interval of the mean. Every row of every run is in <code>study.parquet</code>.</p>
 {% if facts.failed %}
 <h2>What failed</h2>
 <div class="wide"><table><thead><tr><th>run</th><th>status</th><th>reason</th></tr></thead><tbody>

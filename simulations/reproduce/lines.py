@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from statistics import fmean, stdev
 from typing import Any
 
 from fedenc.attacks.measures import share_interval
@@ -86,7 +85,7 @@ def _line(
 ) -> Line:
     unit = 100 if measure in _SHARES else 1
     values = [unit * row[measure] for row in rows]
-    ours, half = over_seeds(values)
+    ours, spread, half = over_seeds(values)
     low: float | None
     high: float | None
     if half is not None:
@@ -97,8 +96,7 @@ def _line(
     else:
         ends = (rows[0].get(f"{measure}_{end}") for end in ("low", "high"))
         low, high = (None if end is None else unit * end for end in ends)
-    spread = stdev(values) if len(values) > 1 else None
-    difference = None if paper is None or not as_published else fmean(values) - paper
+    difference = None if paper is None or not as_published else ours - paper
     return Line(labels, measure, paper, ours, spread, low, high, difference, len(values))
 
 

@@ -57,12 +57,18 @@ def perform(
         at_once: how many runs at a time; None: what suits the machine.
 
     Raises:
-        ScenarioError: a plot's column does not exist; the folder holds another study, or something
-            else.
+        ScenarioError: a plot's column does not exist, or a group's does already; the folder holds
+            another study, or something else.
         EngineError: Ray cannot be started or reached.
     """
     labels = [*design.columns, "seed"]
-    if problems := [text for plot in design.plots for text in plots.check(plot, labels)]:
+    problems = [text for plot in design.plots for text in plots.check(plot, labels)]
+    problems += [
+        f"variants.{name}: the table has a column {name!r} already; name this one differently"
+        for name in design.columns
+        if name in table.COLUMNS
+    ]
+    if problems:
         raise ScenarioError(problems)
     _claim(design, folder, resume)
     start = time.monotonic()
@@ -217,11 +223,15 @@ def show(console: Console, finished: Finished) -> None:
     for name in names:
         found.add_column(name)
     found.add_column("accuracy", justify="right")
+    found.add_column("95 %", justify="right")
     found.add_column("seeds", justify="right")
     for line in lines:
-        spread = "" if line["half"] is None else f" ± {100 * line['half']:.1f}"
-        accuracy = f"{100 * line['accuracy']:.1f}{spread} %"
-        found.add_row(*(str(line[name]) for name in names), accuracy, str(line["seeds"]))
+        mean, half = 100 * line["accuracy"], 100 * (line["half"] or 0)
+        one = line["half"] is None
+        accuracy = f"{mean:.1f} %" if one else f"{mean:.1f} ± {100 * line['deviation']:.1f} %"
+        interval = "" if one else f"{mean - half:.1f} to {mean + half:.1f}"
+        cells = [str(line[name]) for name in names]
+        found.add_row(*cells, accuracy, interval, str(line["seeds"]))
     console.print(found)
     for failure in facts["failed"]:
         text = f"{failure['run']}: {failure['status']}: {failure['reason'] or 'never started'}"

@@ -3,7 +3,7 @@
 import itertools
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from pydantic import Field, ValidationError
 
 from fedenc.errors import FedencError, ScenarioError
 from fedenc.scenario import Scenario
-from fedenc.scenario.sections import TRANSFORMATION, Count, NonNegative, Section
+from fedenc.scenario.sections import Count, NonNegative, Section
 from simulations import presets
 from simulations.experiment import prepare
 from simulations.study.exhibits import Exhibit, Paper
 
 FOLDER = Path(__file__).parent.parent / "studies"
-VARIANT = "variant"  # the column that names variants
-_CIPHER = "encryption.cipher"
+VARIANT = "variant"  # the column that names variants, where they are not in groups
+NETWORK = "transformation."  # keys of what only some methods have
 Values = Mapping[str, Any]
 
 
@@ -58,12 +58,20 @@ class File(Section):
     study: About
     base: dict[str, Any] = Field(default_factory=dict)  # `preset` or `file`, and scenario keys
     axes: dict[str, Any] = Field(default_factory=dict)  # scenario key = list of values
-    variants: tuple[dict[str, Any], ...] = ()  # `name`, scenario keys, and perhaps `axis`
+    # Each: `name`, and scenario keys; or several such lists, by the name of the column of each.
+    variants: tuple[dict[str, Any], ...] | dict[str, tuple[dict[str, Any], ...]] = ()
     exclude: tuple[dict[str, Any], ...] = ()  # combinations that are left out: column = value
     attacks: Attacks | None = None
     plots: tuple[Plot, ...] = ()
     paper: Paper | None = None  # that the study reproduces
     exhibits: tuple[Exhibit, ...] = ()  # its tables and figures
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+        """Variants by the column that names them."""
+        if isinstance(self.variants, dict):
+            return self.variants
+        return {VARIANT: self.variants} if self.variants else {}
 
 
 @dataclass(frozen=True)
@@ -198,8 +206,8 @@ def load(
     for labels, sets in _combinations(file):
         for seed in _seeds(file.study) if seeds is None else range(seeds):
             try:
-                keys = _keys(file, sets, seed, path.parent)
-                scenario, changed = _scenario(*keys, overrides, scale)
+                name_, keys = _base(file, sets, seed, path.parent)
+                scenario, changed = _scenario(name_, keys, overrides, scale)
                 settled = prepare(scenario, file.study.name).scenario
                 cells.append(Cell(labels, settled, attacks, changed | plans))
             except FedencError as error:
@@ -209,6 +217,10 @@ def load(
     problems = [_placed(text, list(where)) for text, where in found.items()]
     if not cells and not problems:
         problems.append("the study has no run left; exclude fewer combinations")
+    set_for_all = [*_lines(flat(file.base)), *overrides]
+    networks = any(cell.scenario.encryption.keyless for cell in cells)
+    if cells and not networks and any(line.startswith(NETWORK) for line in set_for_all):
+        problems.append(f"{NETWORK}* is set, but no run has the transformation network")
     repeated = dict.fromkeys(c.text for c, n in _counted(cells) if n > 1)
     problems += [f"{text} is the same run as another one" for text in repeated]
     if problems:
@@ -244,7 +256,14 @@ def _read(path: Path) -> File:
         for key, values in flat(file.axes).items()
         if not (isinstance(values, list) and values)
     ]
-    problems += [f"variant {i} has no name" for i, v in enumerate(file.variants) if "name" not in v]
+    for group, variants in file.groups.items():
+        nameless = [i for i, variant in enumerate(variants) if "name" not in variant]
+        problems += [f"{group} {i} has no name" for i in nameless]
+    for (one, first), (other, second) in itertools.combinations(file.groups.items(), 2):
+        both = _keys(first) & _keys(second)
+        problems += [
+            f"{key} is set by variants of {one!r} and of {other!r}" for key in sorted(both)
+        ]
     if problems:
         raise ScenarioError(problems)
     return file
@@ -265,45 +284,55 @@ def _combinations(file: File) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]
     """Labels and scenario keys of all combinations that are not excluded."""
     axes = flat(file.axes)
     excluded = [flat(one) for one in file.exclude]
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for variant in file.variants:
-        groups.setdefault(variant.get("axis", VARIANT), []).append(variant)
-    for variants in itertools.product(*groups.values()):
-        named = {axis: one["name"] for axis, one in zip(groups, variants, strict=True)}
-        own: dict[str, Any] = {}
-        for variant in variants:
-            own |= flat({k: v for k, v in variant.items() if k not in ("name", "axis")})
+    for variants in itertools.product(*file.groups.values()):
+        own = {key: value for variant in variants for key, value in _settings(variant).items()}
+        names = {g: variant["name"] for g, variant in zip(file.groups, variants, strict=True)}
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
-            labels = named | chosen
+            labels = names | chosen
             if any(one.items() <= (own | labels).items() for one in excluded):
                 continue
             yield labels, own | chosen
+
+
+def _settings(variant: Mapping[str, Any]) -> dict[str, Any]:
+    """A variant's scenario keys."""
+    return flat({key: value for key, value in variant.items() if key != "name"})
+
+
+def _keys(variants: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {key for variant in variants for key in _settings(variant)}
 
 
 def _seeds(about: About) -> Sequence[int]:
     return range(about.seeds) if isinstance(about.seeds, int) else about.seeds
 
 
-def _keys(file: File, sets: Values, seed: int, beside: Path) -> tuple[str | None, list[str]]:
+def _base(file: File, sets: Values, seed: int, beside: Path) -> tuple[str | None, list[str]]:
     """A preset's name or a file, and what the study sets over it."""
     base = dict(file.base)
     preset, named = base.pop("preset", None), base.pop("file", None)
     values = flat(base) | dict(sets) | {"seed": seed}
-    keys = [f"{key}={json.dumps(value)}" for key, value in values.items()]
-    return (preset if named is None else str(beside / str(named))), keys
+    return (preset if named is None else str(beside / str(named))), _lines(values)
 
 
 def _scenario(
     name: str | None, keys: list[str], overrides: Sequence[str], scale: Scale | None
 ) -> tuple[Scenario, dict[str, Any]]:
     """A cell's scenario, and what the study's own has where it is changed."""
-    _, asked = presets.resolve(name, _meant(keys))
+    asked = _resolved(name, keys)
     scaled = [] if scale is None else list(scale.overrides(asked))
-    _, scenario = presets.resolve(name, _meant([*keys, *scaled, *overrides]))
+    scenario = _resolved(name, [*keys, *scaled, *overrides])
     before, after = flat(asked.dump(secret=False)), flat(scenario.dump(secret=False))
     changed = {key: before.get(key) for key, value in after.items() if before.get(key) != value}
     return scenario, changed
+
+
+def _resolved(name: str | None, lines: Sequence[str]) -> Scenario:
+    """A scenario from a preset or file and ``section.key=value`` lines, of which those about the
+    transformation network concern only methods that have one."""
+    _, scenario = presets.resolve(name, [x for x in lines if not x.startswith(NETWORK)])
+    return presets.resolve(name, lines)[1] if scenario.encryption.keyless else scenario
 
 
 def _differing(before: Attacks, after: Attacks) -> dict[str, Any]:
@@ -311,13 +340,8 @@ def _differing(before: Attacks, after: Attacks) -> dict[str, Any]:
     return {f"attacks.{k}": v for k, v in before.model_dump().items() if values[k] != v}
 
 
-def _meant(keys: Sequence[str]) -> list[str]:
-    """Without keys of the section transformation where the study sets a cipher with keys: in one
-    study both are compared."""
-    ciphers = [value for key, _, value in (k.partition("=") for k in keys) if key == _CIPHER]
-    if not ciphers or ciphers[-1].strip('"') == TRANSFORMATION:
-        return list(keys)
-    return [key for key in keys if not key.startswith(f"{TRANSFORMATION}.")]
+def _lines(values: Values) -> list[str]:
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 
 
 def _counted(cells: Sequence[Cell]) -> Iterator[tuple[Cell, int]]:

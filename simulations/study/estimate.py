@@ -1,16 +1,25 @@
 """How long a study will take, before it is started: a training step of each network is timed."""
 
 import time
+from collections.abc import Callable
 from datetime import timedelta
 
 import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from clients.simulated import Population
+from fedenc import models
+from fedenc.data.augment import named
+from fedenc.models.network import Network
 from fedenc.scenario import Scenario
+from fedenc.shard import ParamValue
+from fedenc.transformation import bundle
+from fedenc.transformation.gan import LEVELS
 from server.recipe import network, server_method, training_config
+from simulations import third_party
 from simulations.study.design import Design
 
 _STEPS = 3  # timed, after one that is not
@@ -24,42 +33,81 @@ def seconds(scenario: Scenario, rates: dict[str, float]) -> float:
         rates: images a second by network and batch size, added to as they are measured.
     """
     population = Population(scenario)
-    rows = sum(len(part) for part in population.partitions) * scenario.encryption.views
-    config = training_config(
-        scenario.training, scenario.augmentation, method=server_method(scenario.augmentation)
-    )
-    key = f"{scenario.model.name} {scenario.model.adapter} {config.batch_size}"
-    if key not in rates:
-        rates[key] = _measured(scenario, population)
-    models = len(scenario.model.variants())
-    return _START_UP + models * rows * config.epochs / rates[key]
-
-
-def _measured(scenario: Scenario, population: Population) -> float:
-    """Images a second of a few steps."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    found = _START_UP
+    if scenario.awaits_bundle:
+        found += _third_party(population, rates)
+    if not scenario.uploads:
+        return found
+    method, model = server_method(scenario.augmentation), scenario.model
+    config = training_config(scenario.training, scenario.augmentation, method=method)
+    made = scenario.augmentation.train if scenario.augmentation.domain == "plain" else "none"
+    images = sum(len(part) for part in population.partitions)
+    images *= named(method).copies * named(made).copies  # an epoch visits one view of each
+    shape, parameters = population.dataset.shape, dict[str, ParamValue]()
+    if not scenario.awaits_bundle:
+        protection = population.protection(0)
+        shape, parameters = protection.output_shape(*shape), protection.params()
     classes = len(population.dataset.classes)
-    protection = population.protection(0)
-    shape = protection.output_shape(*population.dataset.shape)
-    config = training_config(scenario.training, scenario.augmentation, method="none")
-    model = network(
-        scenario.model,
-        shape,
-        classes,
-        0,
-        cipher=protection.name,
-        cipher_params=protection.params(),
-    )
-    model.to(device).train()
-    batch = torch.zeros(config.batch_size, *shape, dtype=torch.uint8, device=device)
-    begun = 0.0
-    for step in range(1 + _STEPS):
-        if step == 1:
-            begun = time.perf_counter()
-        model(batch).float().sum().backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-    return _STEPS * config.batch_size / (time.perf_counter() - begun)
+    cipher = scenario.encryption.cipher
+
+    def built() -> nn.Module:
+        return network(model, shape, classes, 0, cipher=cipher, cipher_params=parameters)
+
+    name = f"{model.name} {model.adapter} {shape}"
+    rate = _rate(name, built, shape, config.batch_size, rates)
+    return found + len(model.variants()) * images * config.epochs / rate
+
+
+def _third_party(population: Population, rates: dict[str, float]) -> float:
+    """Seconds of training classifiers, and a network in front of one. A GAN takes longer."""
+    scenario, dataset = population.scenario, population.dataset
+    settings, (channels, *size) = scenario.transformation, dataset.shape
+    images = settings.share() * len(dataset.train.labels)
+    classes = len(dataset.classes)
+    training = third_party.training_config(scenario)
+    classifier = third_party.training_config(scenario, classifier=True)
+    widths = settings.widths if settings.method == "unet" else settings.widths[:LEVELS]
+
+    def built() -> nn.Module:
+        return models.build(
+            settings.classifier, channels=channels, classes=classes, size=(size[0], size[1])
+        )
+
+    def transforming() -> nn.Module:
+        return bundle.build(settings.method, {"widths": widths})
+
+    batch = training.batch_size
+    psi = _rate(f"{settings.classifier} plain", built, dataset.shape, batch, rates)
+    name = f"{settings.method} {widths}"
+    h = _rate(name, transforming, dataset.shape, batch, rates)
+    alone = classifier.epochs * (1 + settings.foreign) / psi
+    return images * (alone + training.epochs * (1 / h + 1 / psi))
+
+
+def _rate(
+    name: str,
+    built: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    batch_size: int,
+    rates: dict[str, float],
+) -> float:
+    """Images a second of a few steps of a network on images of this shape (C, H, W)."""
+    key = f"{name} {batch_size}"
+    if key not in rates:
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = built().to(device).train()
+        plain = isinstance(model, Network)  # it takes bytes; others take values from 0 to 1
+        kind = torch.uint8 if plain else torch.float32
+        batch = torch.zeros(batch_size, *shape, dtype=kind, device=device)
+        begun = 0.0
+        for step in range(1 + _STEPS):
+            if step == 1:
+                begun = time.perf_counter()
+            model(batch).float().sum().backward()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+        rates[key] = _STEPS * batch_size / (time.perf_counter() - begun)
+    return rates[key]
 
 
 def show(console: Console, design: Design) -> None:

@@ -108,7 +108,7 @@ def _panel(axis: Any, plot: Plot, rows: Sequence[Row], colours: Sequence[Any]) -
 def _interval(group: Sequence[Row], measure: str) -> tuple[float, float, float]:
     """A mean, and how far its 95 % interval reaches below and above: Student's over seeds; for one
     run that of its queries or images, where it is known."""
-    mean, half = over_seeds(row[measure] for row in group)
+    mean, _, half = over_seeds(row[measure] for row in group)
     if half is not None:
         return mean, half, half
     low, high = (group[0].get(f"{measure}_{end}") for end in ("low", "high"))

@@ -5,12 +5,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 from scipy.special import stdtrit
 
-from fedenc.attacks.measures import share_interval
 from fedenc.scenario.sections import ENCRYPTED, PLAIN, SAME_KEY
 from simulations import attack, result
 from simulations.study.design import Cell, Design, flat
@@ -18,17 +17,25 @@ from simulations.study.runs import ATTACKS, RUNS, why
 
 Row = dict[str, Any]
 MEASURED = (
-    *("accuracy", "accuracy_low", "accuracy_high", "correct", "queries", "by_owner_mean"),
-    *("by_owner_std", "agreement", "final_loss", "training_seconds", "images_per_second"),
+    *("accuracy", "accuracy_low", "accuracy_high", "correct", "queries", "images"),
+    *(
+        "by_owner_mean",
+        "by_owner_std",
+        "agreement",
+        "final_loss",
+        "training_seconds",
+        "images_per_second",
+    ),
     *("chance", "uploaded", "failed", "upload_bytes", "upload_seconds"),
     *(f"leakage_{m}" for m in ("ssim_uniform7", "ssim_gaussian11", "edges", "linked")),
     "leakage_key_recovered",
+    *("visible_ssim_uniform7", "visible_ssim_gaussian11", "visible_psnr"),
+    *("unrounded_accuracy", "network_bytes", "network_mflop", "network_ms"),
 )
 # What every row of a finished run has, besides the study's own columns and the scenario's keys.
 COLUMNS = (
     *("run", "seed", "status", "reason", "input", "asker", "condition", "as_uploaded"),
-    "precision",
-    *("model_sha256", *MEASURED),
+    *("precision", "model_sha256", "collapsed", *MEASURED),
 )
 
 
@@ -90,6 +97,7 @@ def _of_run(facts: Mapping[str, Any], own_kind: str) -> Iterator[Row]:
         "upload_bytes": facts["upload"]["bytes"],
         "upload_seconds": facts["upload"]["seconds"],
         **_leakage(facts.get("leakage")),
+        **_visible(facts),
     }
     models = {facts["model"]["input"]: facts} | facts.get("compared", {})
     for stage, model in models.items():
@@ -101,7 +109,7 @@ def _of_run(facts: Mapping[str, Any], own_kind: str) -> Iterator[Row]:
             "final_loss": training.get("final_loss"),
             "training_seconds": training.get("seconds"),
             "images_per_second": training.get("images_per_second"),
-            "precision": training.get("precision"),
+            "precision": model["model"].get("precision", training.get("precision")),
         }
         if not model["accuracy"]:
             yield common | own  # nobody's queries were answered
@@ -114,8 +122,7 @@ def _of_run(facts: Mapping[str, Any], own_kind: str) -> Iterator[Row]:
             for condition, found in accuracies.items():
                 if condition == "agreement":
                     continue
-                correct = round(found["overall"] * found["queries"])
-                interval = share_interval(correct, found["queries"])
+                interval = result.interval(found)
                 yield (
                     common
                     | own
@@ -126,8 +133,9 @@ def _of_run(facts: Mapping[str, Any], own_kind: str) -> Iterator[Row]:
                         "accuracy": found["overall"],
                         "accuracy_low": interval.low,
                         "accuracy_high": interval.high,
-                        "correct": correct,
+                        "correct": round(found["overall"] * found["queries"]),
                         "queries": found["queries"],
+                        "images": found.get("images"),
                         "by_owner_mean": found["per_client_mean"],
                         "by_owner_std": found["per_client_std"],
                     }
@@ -140,6 +148,22 @@ def _leakage(found: Mapping[str, Any] | None) -> Row:
     rows = (found or {}).get("rows", [])
     top = {m: [row[m] for row in rows if row.get(m) is not None] for m in measures}
     return {f"leakage_{m}": max(values) if values else None for m, values in top.items()}
+
+
+def _visible(facts: Mapping[str, Any]) -> Row:
+    """How alike protected and plain images are, and what a transformation network costs."""
+    rows = (facts.get("leakage") or {}).get("rows", [])
+    controls = (row.get("control", {}).get("ciphertext") for row in rows)
+    uploads: Mapping[str, Any] = next(filter(None, controls), {})
+    network = (facts.get("transformation") or {}).get("measured") or {}
+    cost, names = network.get("cost", {}), ("ssim_uniform7", "ssim_gaussian11", "psnr")
+    return {f"visible_{name}": network.get(name, uploads.get(name)) for name in names} | {
+        "unrounded_accuracy": network.get("unrounded_accuracy"),
+        "collapsed": network.get("collapse", {}).get("collapsed"),
+        "network_bytes": cost.get("bytes"),
+        "network_mflop": cost.get("mflop_per_image"),
+        "network_ms": cost.get("ms_per_image"),
+    }
 
 
 def arrow(found: Sequence[Row]) -> pa.Table:
@@ -157,13 +181,22 @@ def arrow(found: Sequence[Row]) -> pa.Table:
     return pa.table(columns)
 
 
-def over_seeds(values: Iterable[float]) -> tuple[float, float | None]:
-    """The mean, and half the width of Student's 95 % interval (None for a single value)."""
+class Spread(NamedTuple):
+    """Values of different seeds: their mean, their sample deviation, and half the width of
+    Student's 95 % interval of the mean; None in place of the last two for a single value."""
+
+    mean: float
+    deviation: float | None = None
+    half: float | None = None
+
+
+def over_seeds(values: Iterable[float]) -> Spread:
+    """The mean of one value or more, and how they spread."""
     found = list(values)
     if len(found) < 2:
-        return found[0], None
-    quantile = float(stdtrit(len(found) - 1, 0.975))
-    return fmean(found), quantile * stdev(found) / sqrt(len(found))
+        return Spread(found[0])
+    quantile, deviation = float(stdtrit(len(found) - 1, 0.975)), stdev(found)
+    return Spread(fmean(found), deviation, quantile * deviation / sqrt(len(found)))
 
 
 def summary(design: Design, found: Sequence[Row], measure: str = "accuracy") -> list[Row]:
@@ -175,7 +208,7 @@ def summary(design: Design, found: Sequence[Row], measure: str = "accuracy") -> 
             groups.setdefault(tuple(str(row.get(name)) for name in by), []).append(row)
     lines = []
     for group in groups.values():
-        mean, half = over_seeds(row[measure] for row in group)
-        line = {name: group[0].get(name) for name in by}
-        lines.append(line | {measure: mean, "half": half, "seeds": len(group)})
+        mean, deviation, half = over_seeds(row[measure] for row in group)
+        line = {name: group[0].get(name) for name in by} | {measure: mean, "deviation": deviation}
+        lines.append(line | {"half": half, "seeds": len(group)})
     return lines

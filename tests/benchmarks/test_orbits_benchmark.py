@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.orbits.run import Row, interval, measure, rows, table
+from benchmarks.orbits.run import Row, measure, rows, spread, table
 from simulations.experiment import prepare
 
 SETTINGS = {
@@ -32,7 +32,7 @@ def test_a_row_is_measured_once_and_then_read(tmp_path: Path) -> None:
     assert "| etc | invariant | set |" in table([first])
 
 
-def test_intervals_are_students() -> None:
-    assert interval([]) == ""
-    assert interval([41.26]) == "41.3"
-    assert interval([1.0, 2.0, 3.0]) == "2.0 ± 2.5"  # 4.303 · 1 / √3
+def test_the_spread_is_the_sample_deviation() -> None:
+    assert spread([]) == ""
+    assert spread([41.26]) == "41.3"
+    assert spread([1.0, 2.0, 3.0]) == "2.0 ± 1.0"

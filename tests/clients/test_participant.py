@@ -240,6 +240,25 @@ def test_random_augmentation_makes_views_differ_under_one_key() -> None:
     assert len({row.tobytes() for row in restored}) > 6 * 2
 
 
+def test_shared_views_are_ciphertexts_of_one_augmented_image() -> None:
+    """Chuman & Kiya 2021: several permutations of every modified image."""
+    method = {"policy": "image", "views": 3, "augmentation": named("crop-flip"), "fill": 200}
+    for shared, different in ((True, 1), (False, 3)):
+        owner = participant(**method, shared=shared)
+        shard = owner.upload()
+        check(shard, rules(views=3), purpose="train")
+        restored = decrypted(shard, owner, "image", "train")
+        seen = [{restored[r].tobytes() for r in np.flatnonzero(shard.ids == i)} for i in range(6)]
+        assert max(map(len, seen)) == different
+        assert len({row.tobytes() for row in shard.images}) == 18
+
+
+def test_shared_views_of_exhaustive_copies_keep_their_order() -> None:
+    method = {"policy": "image", "views": 2, "augmentation": named("flip-all")}
+    one, anew = (participant(**method, shared=shared) for shared in (True, False))
+    np.testing.assert_array_equal(one.copies(), anew.copies())
+
+
 def test_a_ring_that_serves_again_spends_no_keystream_twice() -> None:
     """As simulations do, whose key seed outlives a run: ids start at 0 in each of them."""
     first, again = participant(policy="image"), participant(policy="image")

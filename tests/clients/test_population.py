@@ -107,6 +107,33 @@ def test_no_image_is_asked_under_the_training_key_and_plain_by_anybody(
     assert all(asked.values())
 
 
+def test_every_condition_may_have_all_test_images() -> None:
+    """As in papers, although a provider could pair them."""
+    s = scenario(
+        clients={"query_only": 0},
+        encryption={"keys": "same"},
+        inference={"images": 5, "disjoint": False},
+    )
+    people = Population(s)
+    for condition in ("plain", "encrypted", "same-key"):
+        asked = [
+            n
+            for i in range(12)
+            for n in numbers_of(people.participant(i).held_out[condition].images)
+        ]
+        assert sorted(asked) == list(range(TEST))
+
+
+@pytest.mark.parametrize(("images", "distinct"), [(2, 24), (5, 30), (7, 30)])
+def test_how_many_different_images_are_asked(images: int, distinct: int) -> None:
+    people = Population(scenario(encryption={"keys": "same"}, inference={"images": images}))
+    members, kinds = range(12), ("plain", "encrypted", "same-key")
+    assert [people.distinct(kind, members) for kind in kinds] == [distinct] * 3
+    assert people.distinct("plain", [3]) == images
+    assert people.distinct("same-key", [12]) == 0, "outsiders have no key of training images"
+    assert people.distinct("plain", []) == 0
+
+
 def test_pairs_are_the_same_objects_only_where_declared() -> None:
     assert Population(scenario()).participant(0).paired
     unpaired = scenario(inference={"paired": False})

@@ -70,7 +70,23 @@ def test_permutations_and_only_they_go_unpenalised():
     order = torch.randperm(16, generator=torch.Generator().manual_seed(0))
     permutation = torch.eye(16)[order]
     assert adapters._distance_from_permutation(permutation) == 0
-    assert adapters._distance_from_permutation(torch.full((16, 16), 1 / 16)) > 1
+    assert adapters._distance_from_permutation(-permutation) == 0
+
+
+def test_the_permutation_penalty_is_the_published_one():
+    spread = torch.full((64, 64), -1 / 64)
+    # each of 128 rows and columns: L1 norm 1, L2 norm 1/8
+    assert adapters._distance_from_permutation(spread) == pytest.approx(128 * 7 / 8 / 4096)
+
+
+def test_the_smoothness_penalty_is_the_published_one():
+    images = torch.zeros(2, 16, 32, 32)
+    images[:, 1] = 3 * torch.arange(32.0)  # to the right
+    images[0, 2] = 5 * torch.arange(32.0)[:, None]  # downwards, in one image of two
+    images[:, 3:] = torch.rand(13, 32, 32, generator=torch.Generator().manual_seed(0))
+    squares = 2 * 31 * 31 * 3**2 + 31 * 31 * 5**2
+    found = adapters._total_variation(images)
+    assert found == pytest.approx(squares / (31 * 32 * 16) / 2)
 
 
 def test_the_mixing_matrix_moves_blocks():

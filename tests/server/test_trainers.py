@@ -223,7 +223,7 @@ def _adopted(trainer: Trainer, files: Any) -> Any:
     model, _ = unpack_model(files)
     for parameter in list(model.parameters())[-2:]:
         parameter.data.neg_()
-    changed, _ = server.recipe.model_files(model, provider_view())
+    changed, _ = server.recipe.model_files(model, provider_view(), "fp32")
     trainer.adopt(changed, files)
     scores = trainer.predict(IMAGES, foreign=True)
     np.testing.assert_allclose(scores, _scores(files), atol=1e-5)

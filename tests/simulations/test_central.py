@@ -42,6 +42,7 @@ def test_it_counts_what_everybody_asked(tmp_path: Path) -> None:
     assert found["clients"]["plain"] == 1
     for asked in (found, found["compared"]["invariant"]):
         assert asked["accuracy"]["plain"]["queries"] == 24
+        assert asked["accuracy"]["plain"]["images"] == 24
         assert asked["accuracy"]["same-key"]["queries"] == 18, "who stays plain has no such key"
         assert asked["outsiders"]["encrypted"]["queries"] == 6
     assert found["compared"]["invariant"]["agreement"] == {

@@ -27,6 +27,7 @@ def scenario(*sets: str) -> Scenario:
         ONE_KEY,
         [*ONE_KEY, *OWNERS, "augmentation.train=flip-all"],
         [*ONE_KEY, *OWNERS, "augmentation.train=none"],
+        [*ONE_KEY, *OWNERS, "augmentation.train=crop-flip", "augmentation.shared=true"],
         ["encryption.cipher=transformation", "encryption.views=2"],
     ],
 )

@@ -1,12 +1,16 @@
 """Every preset is a scenario that can be run, here on the embedded data."""
 
+from pathlib import Path
+
 import pytest
 
+from clients.simulated import Population
 from fedenc import ciphers
 from fedenc.errors import ScenarioError
 from simulations import presets
 from simulations.experiment import prepare
 
+CIFAR = Path(__file__).parents[3] / "shared/data/cifar10"
 FEW = ["data.name='photos'", "clients.count=4", "clients.images=20", "server.gpus='auto'"]
 
 
@@ -23,6 +27,24 @@ def test_a_preset_fits_together(name: str) -> None:
     assert dict(shard.manifest.params) == told.cipher_params
     assert shard.manifest.shape == told.shape
     assert len(shard.images) == 20 * told.views
+
+
+PAPERS = [name for name in presets.names() if name[-4:].isdigit() or name.startswith("skk2019")]
+
+
+@pytest.mark.skipif(not CIFAR.exists(), reason="CIFAR-10 is not there")
+@pytest.mark.parametrize("keys", ["same", None])
+@pytest.mark.parametrize("name", PAPERS)
+def test_papers_ask_every_test_image_once_under_every_condition(
+    name: str, keys: str | None
+) -> None:
+    sets = [f"data.root='{CIFAR}'", "encryption.seed=1"]
+    _, scenario = presets.resolve(name, [*sets, *([f"encryption.keys='{keys}'"] if keys else [])])
+    people = Population(scenario)
+    everybody = range(scenario.clients.total)
+    asked = [people.distinct(condition, everybody) for condition in scenario.conditions()]
+    assert asked == [10_000] * len(asked)
+    assert scenario.inference.images * len(everybody) == 10_000
 
 
 def test_a_name_that_is_none_lists_those_there_are() -> None:

@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 
 from fedenc.errors import ScenarioError
 from fedenc.scenario import load
+from fedenc.training.model_files import load_model
 from simulations import central, result, run
 from simulations.experiment import Experiment, OnEvent, prepare
 from simulations.run_folder import PROVIDER
@@ -97,6 +98,17 @@ def test_results_of_another_version_are_refused_in_one_line(tmp_path: Path, cont
     with pytest.raises(ScenarioError, match="start in another folder"):
         result.read(tmp_path)
     assert (tmp_path / result.RESULT).read_bytes() == content
+
+
+def test_every_model_says_in_what_precision_it_was_trained(finished: run.Finished) -> None:
+    for folder, found in (
+        ("", finished.result),
+        ("invariant", finished.result["compared"]["invariant"]),
+    ):
+        precision = found["training"]["precision"]
+        assert precision in ("fp32", "bf16")
+        assert found["model"]["precision"] == precision
+        assert load_model(finished.folder / folder)[1]["precision"] == precision
 
 
 def test_every_column_is_documented(finished: run.Finished) -> None:

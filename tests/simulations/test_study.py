@@ -4,12 +4,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from rich.console import Console
 from scipy import stats
 
+from fedenc.attacks.measures import share_interval
 from fedenc.errors import EngineError, ScenarioError
-from simulations import result
-from simulations.study import command, design, plots, runs, table
+from fedenc.scenario import Scenario
+from simulations import presets, result
+from simulations.study import command, design, estimate, plots, runs, table
 from simulations.study.design import Design, Plot
 
 TEXT = """
@@ -63,6 +67,76 @@ def test_every_combination_is_made_once(tmp_path: Path) -> None:
     assert found == design.load(write(tmp_path), ["inference.images=3"])
 
 
+GROUPS = """
+[study]
+name = "groups"
+question = "Both?"
+
+[base]
+preset = "photos"
+transformation.epochs = 3
+
+[[variants.protection]]
+name = "LE"
+encryption.cipher = "le"
+
+[[variants.protection]]
+name = "network"
+encryption.cipher = "transformation"
+
+[[variants."augmented by"]]
+name = "nobody"
+augmentation.domain = "none"
+
+[[variants."augmented by"]]
+name = "owners"
+augmentation.domain = "plain"
+transformation.augmentation = "none"
+
+[[exclude]]
+protection = "LE"
+"augmented by" = "owners"
+"""
+
+
+def test_groups_of_variants_are_combined(tmp_path: Path) -> None:
+    found = design.load(write(tmp_path, GROUPS), ["transformation.alpha=0.5"])
+    assert found.columns == ["protection", "augmented by"]
+    labels = [tuple(cell.labels.values()) for cell in found.cells]
+    assert labels == [("LE", "nobody"), ("network", "nobody"), ("network", "owners")]
+    le, network, other = (cell.scenario for cell in found.cells)
+    assert le.transformation == Scenario().transformation, "its settings concern networks only"
+    assert (network.transformation.epochs, network.transformation.alpha) == (3, 0.5)
+    assert (network.augmentation.domain, other.transformation.augmentation) == ("none", "none")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('name = "nobody"', ""), "augmented by 0 has no name"),
+        (
+            ('augmentation.domain = "none"', 'encryption.cipher = "ele"'),
+            "encryption.cipher is set by",
+        ),
+        (('"transformation"', '"pixel"'), r"transformation\.\* is set, but no run has"),
+        (("\ntransformation.augmentation", "\ntransformation.augmentatio"), "unknown key"),
+        (("transformation.epochs", "transformation.epoch"), "unknown key transformation.epoch;"),
+    ],
+)
+def test_groups_that_do_not_fit(tmp_path: Path, change: tuple[str, str], message: str) -> None:
+    text = GROUPS.replace(*change)
+    if "no run has" in message:
+        text = text.replace("transformation.augmentation", "augmentation.train")
+    with pytest.raises(ScenarioError, match=message):
+        design.load(write(tmp_path, text))
+
+
+def test_a_group_is_not_called_like_a_column(tmp_path: Path) -> None:
+    study = design.load(write(tmp_path, GROUPS.replace("protection", "input")))
+    with pytest.raises(ScenarioError, match="the table has a column 'input' already"):
+        command.perform(study, tmp_path / "out", Console(quiet=True))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -100,6 +174,24 @@ def test_presets_are_valid_studies() -> None:
         assert all(plots.check(plot, found.columns) == [] for plot in found.plots)
 
 
+def test_the_estimate_counts_what_an_epoch_visits() -> None:
+    rates: dict[str, float] = {}
+
+    def training(preset: str, *sets: str) -> float:
+        scenario = presets.resolve(preset, ["encryption.seed=1", *sets])[1]
+        return estimate.seconds(scenario, rates) - estimate._START_UP
+
+    once = training("photos", "model.compare=[]")
+    assert once > 0
+    assert training("photos") == pytest.approx(2 * once), "two input stages"
+    assert training("photos", "model.compare=[]", "encryption.views=4") == once, "one of four views"
+    copies = "augmentation.server=shift-flip-all"
+    assert training("photos", "model.compare=[]", copies) == pytest.approx(8 * once)
+    small = "transformation.widths=[4, 8]"
+    network = training("ito2021-photos", small, "transformation.foreign=false")
+    assert 0 < network < training("ito2021-photos", small), "another classifier"
+
+
 @pytest.mark.parametrize(
     ("at_once", "cpus", "gpus", "expected"),
     [
@@ -131,11 +223,12 @@ def test_runs_join_no_other_ray_and_see_no_other_gpu() -> None:
 
 def test_intervals_over_seeds_are_students() -> None:
     values = [0.5, 0.56, 0.49, 0.61]
-    mean, half = table.over_seeds(values)
+    mean, deviation, half = table.over_seeds(values)
     low, high = stats.t.interval(0.95, 3, loc=mean, scale=stats.sem(values))
     assert half is not None
     assert (mean - half, mean + half) == pytest.approx((low, high))
-    assert table.over_seeds([0.4]) == (0.4, None)
+    assert deviation == pytest.approx(np.std(values, ddof=1))
+    assert table.over_seeds([0.4]) == (0.4, None, None)
 
 
 def fake(design_: Design, folder: Path, skip: int = 0) -> None:
@@ -147,7 +240,8 @@ def fake(design_: Design, folder: Path, skip: int = 0) -> None:
             (own / "output.txt").write_text("noise\nfedenc: it broke\n")
             continue
         share = 0.1 * (number % 5) + 0.2
-        found = {"overall": share, "per_client_mean": share, "per_client_std": 0, "queries": 10}
+        found = {"overall": share, "per_client_mean": share, "per_client_std": 0}
+        found |= {"queries": 10, "images": 5}
         facts: dict[str, Any] = {
             "schema": result.SCHEMA,
             "scenario": cell.scenario.dump(),
@@ -176,10 +270,32 @@ def test_the_table_is_tidy_and_names_what_failed(tmp_path: Path) -> None:
     for name in ("clients.count", "encryption.keys", "seed", "variant", "accuracy", "queries"):
         assert name in saved.column_names
     assert "encryption.seed" not in saved.column_names, "keys' seeds are in no table"
+    hits = round(5 * rows[1]["accuracy"])
+    assert (rows[1]["queries"], rows[1]["images"]) == (10, 5)
+    interval = share_interval(hits, 5)  # over images, not over questions
+    assert (rows[1]["accuracy_low"], rows[1]["accuracy_high"]) == (interval.low, interval.high)
     whole = [line for line in done.facts["summary"] if line["seeds"] == 2]
     assert whole
-    assert all(line["half"] is not None for line in whole)
+    assert all(line["half"] > line["deviation"] > 0 for line in whole)
+    shown = Console(record=True, width=200)
+    command.show(shown, done)
+    first, text = whole[0], shown.export_text()
+    assert f"{100 * first['accuracy']:.1f} ± {100 * first['deviation']:.1f} %" in text
     json.dumps(done.facts)
+
+
+def test_what_is_left_to_see_comes_from_uploads_or_from_the_third_party() -> None:
+    row = {"attack": "observe", "control": {"ciphertext": {"ssim_uniform7": 0.2, "psnr": 9.0}}}
+    seen = table._visible({"leakage": {"rows": [{"attack": "link"}, row]}})
+    assert (seen["visible_ssim_uniform7"], seen["visible_psnr"]) == (0.2, 9.0)
+    assert seen["collapsed"] is None
+    measured = {"ssim_uniform7": 0.7, "collapse": {"collapsed": True}, "cost": {"bytes": 8}}
+    told = table._visible({"transformation": {"measured": measured}})
+    assert (told["visible_ssim_uniform7"], told["collapsed"], told["network_bytes"]) == (
+        0.7,
+        True,
+        8,
+    )
 
 
 def test_plots_are_drawn_and_unknown_columns_refused(tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ def test_published_schedules_drop_at_the_published_epochs():
     assert drops == pytest.approx([0.1, 0.1, 0.02, 0.02, 0.004, 0.004, 0.0008, 0.0008])
     drops = rates("skk-densenet", [0, 149, 150, 224, 225, 299], 300)
     assert drops == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    drops = rates("madono", [0, 149, 150, 224, 225, 304], 305)
+    assert drops == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.001, 0.001])
+    assert (recipe("madono").epochs, recipe("madono").batch_size) == (305, 512)
 
 
 def test_a_scaled_recipe_is_the_same_schedule_in_less_time():

@@ -9,6 +9,7 @@ from fedenc import models
 from fedenc.errors import TransformationError
 from fedenc.training import rng
 from fedenc.training.model_files import weights_sha256
+from fedenc.training.precision import resolve
 from fedenc.training.predict import predict
 from fedenc.transformation.bundle import Transformation, build
 from fedenc.transformation.measure import Answers, ask, collapse, measure
@@ -79,6 +80,7 @@ def test_against_references():
     assert found["output_lowest"] == outputs.min().item()
     assert found["output_highest"] == outputs.max().item()
     assert found["images"] == 30
+    assert found["precision"] == resolve("auto", CPU)
     values = protected.double()
     deviation = values.std(dim=0, correction=0).mean().item()
     assert found["collapse"]["deviation"] == pytest.approx(deviation)

@@ -12,6 +12,7 @@ from fedenc.training import cadence, validation
 from fedenc.training.config import TrainingConfig
 from fedenc.training.loop import Progress, Reports, fit
 from fedenc.training.model_files import weights_sha256
+from fedenc.training.precision import resolve
 from fedenc.training.training_set import TrainingSet
 from fedenc.transformation import bundle, third_party, workspace
 from fedenc.transformation.bundle import Bundle, load_classifier, load_transformation
@@ -104,12 +105,14 @@ def test_a_bundle_of_both_parts_and_nothing_else(finished):
     psi, details = load_classifier(made.folder)
     assert details["classes"] == list(CLASSES)
     assert details["transformation"] == h.digest
+    assert details["precision"] == h.info["precision"] == resolve("auto", CPU)
     assert h.info["psi"] == h.info["trained_against"] == weights_sha256(psi)
     assert h.info["data"] == {"name": "quadrants", "images": 120}
     assert h.info["features"]["origin"] == "psi, first 6 layers"
     assert h.info["config"]["alpha"] == 0.01
     assert (h.size, h.classes) == ((8, 8), CLASSES)
-    other, _ = load_classifier(made.folder, stem=bundle.FOREIGN)
+    other, facts = load_classifier(made.folder, stem=bundle.FOREIGN)
+    assert facts["precision"] == resolve("auto", CPU)
     assert weights_sha256(other) == weights_sha256(made.foreign) != weights_sha256(psi)
     assert made.validation["images"] == 24
     assert made.validation["held_out"]

@@ -10,6 +10,7 @@ from torch import nn
 
 from fedenc.training import rng
 from fedenc.transformation import bundle
+from fedenc.transformation.config import TransformationConfig
 from fedenc.transformation.cost import cost
 
 
@@ -55,6 +56,15 @@ def test_cost_is_what_the_layers_say(
     assert found["bytes"] == file.stat().st_size - 8 - header
     assert 0 < found["ms_least"] <= found["ms_per_image"] <= found["ms_most"]
     json.dumps(found)
+
+
+def test_what_the_published_network_costs() -> None:
+    """As docs/transformation.md states it."""
+    network = bundle.build("unet", {"widths": list(TransformationConfig().widths)}).eval()
+    published = bundle.Transformation("", {"size": [32, 32]}, network)
+    found = cost(published, images=1, repeats=1)
+    assert round(found["bytes"] / 1e6) == 138
+    assert round(found["mflop_per_image"]) == 2042
 
 
 def test_a_gan_fits_a_bundle(tmp_path: Path) -> None:

@@ -1,1 +1,0 @@
-"""Accuracy: what protection, input stage and augmentation cost and gain on CIFAR-10."""
