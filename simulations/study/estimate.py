@@ -22,7 +22,8 @@ from server.recipe import network, server_method, training_config
 from simulations import third_party
 from simulations.study.design import Design
 
-_STEPS = 3  # timed, after one that is not
+_STEPS = 3  # timed at most, after one that is not
+_SECONDS, _IMAGES = 2.0, 32  # after which no step is begun; on a CPU, that a step takes at most
 _START_UP = 20.0  # seconds that a run takes besides training, on two cores
 
 
@@ -98,15 +99,17 @@ def _rate(
         model = built().to(device).train()
         plain = isinstance(model, Network)  # it takes bytes; others take values from 0 to 1
         kind = torch.uint8 if plain else torch.float32
-        batch = torch.zeros(batch_size, *shape, dtype=kind, device=device)
-        begun = 0.0
-        for step in range(1 + _STEPS):
-            if step == 1:
-                begun = time.perf_counter()
+        size = batch_size if device.type == "cuda" else min(batch_size, _IMAGES)
+        batch = torch.zeros(size, *shape, dtype=kind, device=device)
+        begun, seconds, images = 0.0, 0.0, -size
+        while images < _STEPS * size and seconds < _SECONDS:
             model(batch).float().sum().backward()
             if device.type == "cuda":
                 torch.cuda.synchronize()
-        rates[key] = _STEPS * batch_size / (time.perf_counter() - begun)
+            images += size
+            now = time.perf_counter()
+            begun, seconds = (now, 0.0) if images == 0 else (begun, now - begun)
+        rates[key] = images / seconds
     return rates[key]
 
 
