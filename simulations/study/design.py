@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,11 +136,9 @@ def load(name: str, overrides: Sequence[str] = ()) -> Design:
 
 def _read(path: Path) -> File:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        values = toml(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ScenarioError(f"study file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"study file {path} is not valid TOML: {error}") from None
     try:
         file = File.model_validate(values)
     except ValidationError as error:
