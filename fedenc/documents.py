@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-DIGEST = "digest"  # the field of a sealed document that holds its SHA-256
+SEAL = "seal"  # the field of a sealed document that holds its SHA-256
 
 
 def parse(data: bytes | str) -> Any:
@@ -24,7 +24,7 @@ def parse(data: bytes | str) -> Any:
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     """The document with its own SHA-256."""
-    return {**document, DIGEST: _sha256(document)}
+    return {**document, SEAL: _sha256(document)}
 
 
 def unsealed(data: bytes | str, *, since: str | None = None) -> dict[str, Any]:
@@ -39,10 +39,10 @@ def unsealed(data: bytes | str, *, since: str | None = None) -> dict[str, Any]:
     document = parse(data)
     if not isinstance(document, dict):
         raise ValueError(f"it holds {type(document).__name__}, not an object")
-    if since is not None and document.get(since) == 1 and DIGEST not in document:
+    if since is not None and document.get(since) == 1 and SEAL not in document:
         return document
-    content = {key: value for key, value in document.items() if key != DIGEST}
-    if document.get(DIGEST) != _sha256(content):
+    content = {key: value for key, value in document.items() if key != SEAL}
+    if document.get(SEAL) != _sha256(content):
         raise ValueError("its content does not have the digest that it names")
     return content
 

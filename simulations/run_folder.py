@@ -39,12 +39,11 @@ def occupied(folder: Path, scenario: Scenario, resume: bool) -> Iterator[None]:
         raise ScenarioError(f"{folder} is not empty; name another folder or use --resume")
     if resume and recorded.exists():
         _same_scenario(_read(recorded), scenario, folder)
-    elif resume and folder.exists():
-        if foreign := sorted({path.name for path in folder.iterdir()} - {LOCK, OUTPUT}):
-            raise ScenarioError(
-                f"{folder} holds {foreign[0]!r}, but no run ({SCENARIO}) that could go on; name "
-                "the folder of an interrupted run, or a new one"
-            )
+    elif resume and (foreign := sorted(_names(folder) - {LOCK, OUTPUT})):
+        raise ScenarioError(
+            f"{folder} holds {foreign[0]!r}, but no run ({SCENARIO}) that could go on; name the "
+            "folder of an interrupted run, or a new one"
+        )
     busy = EngineError(f"another run is going on in {folder}; wait for it to end")
     with contextlib.ExitStack() as stack:
         try:
@@ -55,6 +54,10 @@ def occupied(folder: Path, scenario: Scenario, resume: bool) -> Iterator[None]:
         text = json.dumps(documents.sealed(scenario.dump()), indent=2)
         write_atomically(recorded, text.encode() + b"\n", mode=0o600)  # it holds the keys' seed
         yield
+
+
+def _names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} if folder.exists() else set()
 
 
 def _read(recorded: Path) -> dict[str, Any]:

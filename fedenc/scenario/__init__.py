@@ -163,7 +163,7 @@ def load_json(data: bytes) -> dict[str, Any]:
         ValueError: not such values, or damaged ones.
     """
     values = documents.parse(data)
-    if isinstance(values, dict) and documents.DIGEST not in values:  # written by hand
+    if isinstance(values, dict) and documents.SEAL not in values:  # written by hand
         return values
     return documents.unsealed(data)
 

@@ -16,7 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from fedenc import provenance
+from fedenc import documents, provenance
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from simulations import report
@@ -25,7 +25,7 @@ from simulations.study import plots, runs, table
 from simulations.study.design import Design
 from simulations.study.runs import Update
 
-SCHEMA = 1  # of study.json; see docs/studies.md
+SCHEMA = 2  # of study.json; see docs/studies.md. 1 had no digest
 FACTS, TABLE, CELLS = "study.json", "study.parquet", "cells.json"
 _SHOWN = 12  # lines of runs that are shown at a time
 
@@ -104,8 +104,12 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
         "commit": provenance.commit(),
     }
     write_atomically(folder / report.REPORT, report.of_study(facts, drawn).encode())
-    write_atomically(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
+    write_atomically(folder / FACTS, _json(facts))
     return Finished(folder, facts, rows)
+
+
+def _json(facts: Mapping[str, Any]) -> bytes:
+    return json.dumps(documents.sealed(facts), indent=2, allow_nan=False).encode() + b"\n"
 
 
 def report_again(folder: Path) -> str:
@@ -115,9 +119,9 @@ def report_again(folder: Path) -> str:
         ScenarioError: ``study.json`` is damaged.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text())
+        facts = documents.unsealed((folder / FACTS).read_bytes(), since="schema")
         titles = facts["plots"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
     paths = {title: folder / "plots" / f"{n}.svg" for n, title in enumerate(titles, start=1)}
     drawn = {title: path.read_bytes() for title, path in paths.items() if path.exists()}
@@ -131,8 +135,8 @@ def _claim(design: Design, folder: Path, resume: bool) -> None:
     note = folder / CELLS
     if note.exists():
         try:
-            found = json.loads(note.read_text()).get("name")
-        except (ValueError, AttributeError):
+            found = documents.parse(note.read_bytes()).get("name")
+        except (OSError, ValueError, AttributeError):
             raise ScenarioError(f"{note} is damaged; start in another folder") from None
         if found != design.name:
             raise ScenarioError(

@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from fedenc.errors import FedencError, ScenarioError
-from fedenc.scenario import Scenario
+from fedenc.scenario import Scenario, toml
 from fedenc.scenario.sections import Count, NonNegative, Section
 from simulations import presets
 from simulations.experiment import prepare

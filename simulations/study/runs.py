@@ -20,12 +20,12 @@ from typing import Any, Literal
 
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
-from simulations import engine, result
+from simulations import engine, interrupts, result
+from simulations.run_folder import OUTPUT as _OUTPUT
 from simulations.study.design import Cell
 
 Status = Literal["queued", "running", "done", "failed"]
 RUNS, BUNDLES = "runs", "bundles"  # folders in a study's
-_OUTPUT = "output.txt"  # what the run printed
 _RETURNED = (result.RESULT, result.CLIENTS, result.LOG, _OUTPUT)
 _POLL = 1.0  # seconds
 _STORE = 500  # MB of shared memory for each run's own Ray
@@ -88,6 +88,7 @@ def run(
     with engine.ray_session(address, object_store=100):
         import ray
 
+        interrupts.reinstall()
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         each = share(at_once, int(total.get("CPU", 1)), int(total.get("GPU", 0)))
         place = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)

@@ -103,7 +103,7 @@ def test_a_forged_configuration_costs_no_memory(changes):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "KiB"
 
 
-@pytest.mark.parametrize("config", [b"[" * 100_000, b"[]", b"null", b'{"format": 2, "digest": {}}'])
+@pytest.mark.parametrize("config", [b"[" * 100_000, b"[]", b"null", b'{"format": 2, "seal": {}}'])
 def test_a_configuration_of_another_kind_is_one_clear_error(config):
     files, _ = model_files.pack_model(network())
     with pytest.raises(TrainingError, match="not a usable model directory"):
@@ -195,7 +195,7 @@ def test_a_model_written_before_ciphers_were_named_reads_the_sorted_fold():
     files = model_files.pack_model(model)[0]
     config = json.loads(files["config.json"])
     config["format"] = 1
-    del config["digest"], config["architecture"]["cipher"], config["architecture"]["cipher_params"]
+    del config["seal"], config["architecture"]["cipher"], config["architecture"]["cipher_params"]
     loaded, _ = model_files.unpack_model(files | {"config.json": json.dumps(config).encode()})
     assert loaded.architecture == model.architecture
     images = torch.randint(0, 256, (3, 3, 12, 12), dtype=torch.uint8)
