@@ -26,6 +26,8 @@ def install() -> None:
     ignored. One that is ignored already stays so, which is what ``nohup`` is for."""
     global _taken
     _taken = True
+    # Else a thread that calls Ray after its end would start another one.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, _interrupt)

@@ -136,7 +136,11 @@ def write(
     table = pa.Table.from_pylist(list(_rows(scenario, outcome)), schema=_schema(scenario))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    content = sink.getvalue().to_pybytes()
+    write_participants(folder, sink.getvalue().to_pybytes(), result)
+
+
+def write_participants(folder: Path, content: bytes, result: Mapping[str, Any]) -> None:
+    """Write ``clients.parquet``, and ``result.json`` with its digest."""
     write_atomically(folder / CLIENTS, content)
     write_facts(folder, {**result, "clients_sha256": hashlib.sha256(content).hexdigest()})
 

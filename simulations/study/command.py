@@ -104,12 +104,24 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
         "commit": provenance.commit(),
     }
     write_atomically(folder / report.REPORT, report.of_study(facts, drawn).encode())
-    write_atomically(folder / FACTS, _json(facts))
+    write_atomically(folder / FACTS, as_json(facts))
     return Finished(folder, facts, rows)
 
 
-def _json(facts: Mapping[str, Any]) -> bytes:
+def as_json(facts: Mapping[str, Any]) -> bytes:
+    """The content of a ``study.json``."""
     return json.dumps(documents.sealed(facts), indent=2, allow_nan=False).encode() + b"\n"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of ``study.json``; ScenarioError if it is damaged."""
+    try:
+        facts = documents.unsealed((folder / FACTS).read_bytes(), since="schema")
+        if not isinstance(facts["plots"], list):
+            raise ValueError("plots are no list")
+    except (OSError, ValueError, KeyError) as error:
+        raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
+    return facts
 
 
 def report_again(folder: Path) -> str:
@@ -118,11 +130,8 @@ def report_again(folder: Path) -> str:
     Raises:
         ScenarioError: ``study.json`` is damaged.
     """
-    try:
-        facts = documents.unsealed((folder / FACTS).read_bytes(), since="schema")
-        titles = facts["plots"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
+    facts = read(folder)
+    titles = facts["plots"]
     paths = {title: folder / "plots" / f"{n}.svg" for n, title in enumerate(titles, start=1)}
     drawn = {title: path.read_bytes() for title, path in paths.items() if path.exists()}
     return report.of_study(facts, drawn)
