@@ -67,8 +67,8 @@ def simulate(
     """Run one experiment: upload, training, inference; results as JSON, Parquet and a table."""
     from simulations import engine, presets, secret
 
-    name, chosen = presets.resolve(scenario, secret.overrides(sets or ()))
     engine.quiet()
+    name, chosen = presets.resolve(scenario, secret.overrides(sets or ()))
     from simulations import console, run, run_folder
     from simulations.experiment import prepare
 
