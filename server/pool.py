@@ -251,6 +251,7 @@ def _parse(line: bytes) -> _Entry | None:
         return None
     m = entry.manifest
     sound = m.version == VERSION and m.purpose == TRAIN and m.rows > 0
+    sound = sound and type(entry.offset) is int
     return entry if sound and line.endswith(b"\n") else None
 
 

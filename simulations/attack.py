@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from fedenc import attacks, provenance
+from fedenc import attacks, documents, provenance
 from fedenc.attacks import recogniser
 from fedenc.attacks.base import Attack, Knowledge
 from fedenc.attacks.judge import Judge, Scored
@@ -21,7 +21,7 @@ from fedenc.errors import AttackError, TrainingError
 from fedenc.files import write_atomically
 from simulations import leakage, report
 
-SCHEMA = 1  # of attacks.json; see docs/attacks.md
+SCHEMA = 2  # of attacks.json; see docs/attacks.md. 1 had no digest
 FACTS, IMAGES = "attacks.json", "attacks.parquet"
 
 
@@ -140,8 +140,19 @@ def _write(folder: Path, facts: dict[str, Any], scored: Sequence[Scored]) -> Non
         write_atomically(folder / IMAGES, sink.getvalue().to_pybytes(), mode=0o600)
     page = report.of_attacks(facts, pictures).encode()
     write_atomically(folder / report.REPORT, page, mode=0o600)
-    text = json.dumps(facts, indent=2, allow_nan=False)
+    text = json.dumps(documents.sealed(facts), indent=2, allow_nan=False)
     write_atomically(folder / FACTS, text.encode() + b"\n", mode=0o600)
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of ``attacks.json``; AttackError if it is damaged."""
+    try:
+        facts = documents.unsealed((folder / FACTS).read_bytes(), since="schema")
+        if not all(row["attack"] for row in facts["rows"]):
+            raise ValueError("a row names no attack")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise AttackError(f"{folder / FACTS} is damaged ({error}); attack again") from None
+    return facts
 
 
 def report_again(folder: Path) -> str:
@@ -150,11 +161,8 @@ def report_again(folder: Path) -> str:
     Raises:
         AttackError: ``attacks.json`` is damaged.
     """
-    try:
-        facts = json.loads((folder / FACTS).read_text())
-        names = [row["attack"] for row in facts["rows"]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise AttackError(f"{folder / FACTS} is damaged ({error}); attack again") from None
+    facts = read(folder)
+    names = [row["attack"] for row in facts["rows"]]
     paths = {name: folder / "pictures" / f"{name}.png" for name in names}
     pictures = {name: path.read_bytes() for name, path in paths.items() if path.exists()}
     return report.of_attacks(facts, pictures)

@@ -1,7 +1,6 @@
 """The ``fedenc`` command: simulations here, together with the library's own commands."""
 
 import os
-import signal
 import sys
 import time
 import traceback
@@ -15,8 +14,9 @@ from rich.table import Table
 
 import fedenc.cli
 from fedenc import threads
-from fedenc.errors import AttackError, FedencError, ScenarioError
+from fedenc.errors import AttackError, DataError, FedencError, ScenarioError
 from fedenc.files import write_atomically
+from simulations import interrupts
 
 if TYPE_CHECKING:
     from fedenc.attacks.target import Target
@@ -65,15 +65,18 @@ def simulate(
     ] = False,
 ) -> None:
     """Run one experiment: upload, training, inference; results as JSON, Parquet and a table."""
-    from simulations import engine, presets
+    from simulations import engine, presets, secret
 
-    name, chosen = presets.resolve(scenario, sets or ())
     engine.quiet()
-    from simulations import console, run
+    name, chosen = presets.resolve(scenario, secret.overrides(sets or ()))
+    from simulations import console, run, run_folder
     from simulations.experiment import prepare
 
     experiment = prepare(chosen, name)
     folder = out or _default_folder(name, experiment.scenario.hash(), resume)
+    seed = run_folder.recorded_seed(folder) if resume else None
+    if chosen.encryption.seed is None and seed is not None:
+        experiment = experiment.with_seed(seed)
     terminal = Console()
     console.announce(terminal, experiment, folder)
     with console.ProgressDisplay(terminal) as display:
@@ -114,7 +117,7 @@ def study(
     ] = False,
 ) -> None:
     """Run a question's experiments, several at a time; one table, plots and a report."""
-    from simulations import engine
+    from simulations import engine, secret
     from simulations.study import command, estimate
     from simulations.study import design as designs
 
@@ -123,7 +126,7 @@ def study(
         command.show_presets(terminal)
         return
     engine.quiet()
-    planned = designs.load(design, sets or ())
+    planned = designs.load(design, secret.overrides(sets or ()))
     if dry_run:
         estimate.show(terminal, planned)
         return
@@ -256,11 +259,11 @@ def attack(
 
 def _method(cipher: str, keys: str, sets: Sequence[str], sample: "Sample") -> "tuple[Target, str]":
     """A method without a run, on the images of the default scenario or those that ``sets`` name."""
-    from simulations import attacked, presets
+    from simulations import attacked, presets, secret
     from simulations.experiment import prepare
 
     own = [f"encryption.cipher={cipher}", f"encryption.keys={keys}", "model.compare=[]"]
-    experiment = prepare(presets.resolve(None, [*own, *sets])[1])
+    experiment = prepare(presets.resolve(None, [*own, *secret.overrides(sets)])[1])
     target = attacked.of_method(experiment.population, sample)
     return target, f"{experiment.in_words()} on {experiment.scenario.data.name}"
 
@@ -318,9 +321,9 @@ def train_transformation(
 ) -> None:
     """Train classifier and network as the third party; write a bundle with a part for each side."""
     from clients.simulated import Population
-    from simulations import console, presets, third_party
+    from simulations import console, presets, secret, third_party
 
-    _, chosen = presets.resolve(scenario or third_party.PRESET, sets or ())
+    _, chosen = presets.resolve(scenario or third_party.PRESET, secret.overrides(sets or ()))
     terminal = Console()
     terminal.print(f"Training the third party's bundle into {out}", highlight=False)
     with console.ProgressDisplay(terminal) as display:
@@ -384,8 +387,10 @@ def doctor() -> None:
 def main() -> None:
     """Entry point: one command, and its exit code."""
     threads.spin_briefly()  # no command has imported torch yet
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interrupts.install()
     code = execute(sys.argv[1:])
+    if code == interrupts.EXIT_CODE:
+        interrupts.end_processes()
     sys.stdout.flush()
     # Ray and Flower leave threads running when they are interrupted; nothing is left to be saved.
     os._exit(code)
@@ -400,9 +405,11 @@ def execute(arguments: Sequence[str]) -> int:
     except typer.Exit as stop:
         return stop.exit_code
     except (typer.Abort, KeyboardInterrupt):
-        return _interrupted(arguments)
+        code = interrupts.EXIT_CODE
     except Exception as error:
         return _usage(error)
+    if code == interrupts.EXIT_CODE:  # typer's own word for Ctrl-C
+        interrupts.tell(arguments)
     return code if isinstance(code, int) else 0
 
 
@@ -418,21 +425,15 @@ def _fail(error: FedencError) -> int:
     return error.exit_code
 
 
-def _interrupted(arguments: Sequence[str]) -> int:
-    command = next((word for word in arguments if not word.startswith("-")), "")
-    repeat = command in ("transformation", "attack")
-    how = "repeat the command to continue" if repeat else "continue with --resume"
-    print(f"fedenc: interrupted; {how}", file=sys.stderr)
-    return 130
-
-
 def _usage(error: Exception) -> int:
-    """Errors of the command line itself, and defects of fedenc."""
+    """Errors of the command line itself and of the machine, and defects of fedenc."""
     import click
 
     if isinstance(error, click.ClickException):
         error.show()
         return error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        return _fail(DataError(_of_the_machine(error)))
     if _debug:
         traceback.print_exc()
     text = " ".join(str(error).split())[:300]
@@ -442,6 +443,11 @@ def _usage(error: Exception) -> int:
         file=sys.stderr,
     )
     return 70
+
+
+def _of_the_machine(error: OSError) -> str:
+    place = f"{error.filename}: " if error.filename else ""
+    return f"{place}{error.strerror}; check that the path exists, is yours to use, and has room"
 
 
 if __name__ == "__main__":

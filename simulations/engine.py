@@ -101,7 +101,7 @@ def ray_session(
                     environment = {"PYTHONPATH": path} | {n: os.environ[n] for n in inherited}
                     runtime = {"env_vars": environment}
                     ray.init(address=address, runtime_env=runtime, **options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
+    except Exception as error:  # which Ray raises itself where it does not start in time
         where = "start on this machine" if address is None else f"be reached at {address!r}"
         reason = " ".join(str(error).split())[:200]
         raise EngineError(

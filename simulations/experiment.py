@@ -73,6 +73,13 @@ class Experiment:
         simulated = " (simulated keys)" if protection.policy else ""
         return f"{protection}{views}{simulated}"
 
+    def with_seed(self, seed: int | str) -> "Experiment":
+        """The same under the simulated keys of another seed."""
+        scenario = _changed(self.scenario, "encryption", seed=seed)
+        return replace(
+            self, scenario=scenario, population=Population(scenario, self.population.given)
+        )
+
     def with_bundle(self, folder: Path) -> "Experiment":
         """The same with the transformation network of a bundle that is, or will be, there."""
         scenario = third_party.with_bundle(self.scenario, folder)
@@ -124,7 +131,7 @@ def _settled(scenario: Scenario, network: Transformation | None) -> Scenario:
     """Write out what a scenario may leave open and its method decides. If the method cannot be
     used, the checks will say why."""
     if scenario.encryption.seed is None:
-        scenario = _changed(scenario, "encryption", seed=simulation_seed())
+        scenario = _changed(scenario, "encryption", seed=simulation_seed(scenario.hash()))
     model, encryption = scenario.model, scenario.encryption
     further = (m.input for m in model.variants()[1:] if not unsuitable(m.input, encryption))
     scenario = _changed(scenario, "model", compare=tuple(further) if scenario.uploads else ())

@@ -1,5 +1,6 @@
 """What a run writes down: ``result.json``, and one row per participant. Reports use only these."""
 
+import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from scipy.special import bdtr
 
 from clients.simulated import Population
-from fedenc import provenance
+from fedenc import documents, provenance
 from fedenc.attacks.measures import Interval, share_interval
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
@@ -25,7 +26,7 @@ from server.trainer import Trained
 from simulations import third_party
 from simulations.experiment import Experiment
 
-SCHEMA = 1  # of result.json; see docs/results.md
+SCHEMA = 2  # of result.json; see docs/results.md. 1 had no digests
 RESULT, CLIENTS, LOG = "result.json", "clients.parquet", "log.txt"
 
 
@@ -141,8 +142,31 @@ def write(
     table = pa.Table.from_pylist(list(_rows(scenario, outcome)), schema=_schema(scenario))
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink)
-    write_atomically(folder / CLIENTS, sink.getvalue().to_pybytes())
-    write_facts(folder, result)
+    write_participants(folder, sink.getvalue().to_pybytes(), result)
+
+
+def write_participants(folder: Path, content: bytes, result: Mapping[str, Any]) -> None:
+    """Write ``clients.parquet``, and ``result.json`` with its digest."""
+    write_atomically(folder / CLIENTS, content)
+    write_facts(folder, {**result, "clients_sha256": hashlib.sha256(content).hexdigest()})
+
+
+def participants(folder: Path, facts: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rows of ``clients.parquet``.
+
+    Raises:
+        ScenarioError: it is damaged, or not the one that ``result.json`` was written with.
+    """
+    path = folder / CLIENTS
+    try:
+        content = path.read_bytes()
+        expected = facts.get("clients_sha256")
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise ValueError(f"it does not have the digest that {RESULT} names")
+        rows: list[dict[str, Any]] = pq.read_table(pa.BufferReader(content)).to_pylist()
+        return rows
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise ScenarioError(f"{path} is damaged ({error}); restore it from a copy") from None
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -153,21 +177,21 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULT
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = documents.unsealed(path.read_bytes(), since="schema")
         found = facts.get("schema")
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise ScenarioError(f"{path} is damaged ({error}); start in another folder") from None
-    if found != SCHEMA:
+    if found not in (1, SCHEMA):
         raise ScenarioError(
             f"{path} has schema {found!r}, expected {SCHEMA}; use the fedenc that wrote it, or "
             "start in another folder"
         )
-    return dict(facts)
+    return facts
 
 
 def write_facts(folder: Path, result: Mapping[str, Any]) -> None:
     """Write ``result.json`` alone."""
-    text = json.dumps(result, indent=2, allow_nan=False)
+    text = json.dumps(documents.sealed(result), indent=2, allow_nan=False)
     # It names the seed of the simulated keys.
     write_atomically(folder / RESULT, text.encode() + b"\n", mode=0o600)
 

@@ -22,7 +22,7 @@ from fedenc.scenario import Scenario
 from fedenc.training.tensorboard import TensorBoard
 from server.app import Event, Outcome, serve
 from simulations import baselines as plain_training
-from simulations import engine, leakage, report, result, secret, third_party
+from simulations import engine, interrupts, leakage, report, result, secret, third_party
 from simulations.experiment import Experiment, OnEvent
 from simulations.run_folder import PROVIDER, occupied
 
@@ -87,6 +87,7 @@ def simulate(
         own = scenario.engine
         session = engine.ray_session(own.address, cpus=own.cpus, object_store=own.object_store)
         with engine.logs_in(folder / result.LOG), session:
+            interrupts.reinstall()
             engine.simulate(server_app, client_app, scenario)
         if not outcomes:
             raise EngineError(f"the engine ended before the server did; see {folder / result.LOG}")

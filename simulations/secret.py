@@ -1,16 +1,22 @@
-"""The default seed of simulated keys: a secret of this machine's user.
+"""The seed of simulated keys: given by file or environment, or derived from a secret.
 
 A default in the source code would be known to every provider, and with a new one for each run no
-two runs would be the same. So it is drawn once, kept in the user's configuration folder, and
-recorded in every result, so that another machine can repeat the run.
+two runs would be the same. So a secret of this machine's user is drawn once and kept in the user's
+configuration folder. Every scenario gets a seed of its own, derived from the secret and the
+scenario's hash, which is recorded in the run's result, so that another machine can repeat the run:
+whoever is shown one result learns no other run's keys.
 """
 
 import contextlib
+import hashlib
 import os
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
-from fedenc.errors import KeyfileError
+from fedenc.errors import KeyfileError, ScenarioError
+
+KEY, VARIABLE = "encryption.seed", "FEDENC_KEY_SEED"
 
 
 def path() -> Path:
@@ -19,8 +25,8 @@ def path() -> Path:
     return Path(base) / "fedenc" / "simulation-seed"
 
 
-def simulation_seed() -> str:
-    """64 hexadecimal digits, made on first use.
+def simulation_seed(scenario_hash: str) -> str:
+    """The default seed of a scenario, 64 hexadecimal digits; the secret is drawn on first use.
 
     Raises:
         KeyfileError: the file cannot be made or read, or holds something else.
@@ -41,7 +47,24 @@ def simulation_seed() -> str:
         raise KeyfileError(
             f"{file} does not hold 64 hexadecimal digits; remove it to draw a new seed"
         )
-    return text
+    secret = bytes.fromhex(text)
+    return hashlib.blake2b(scenario_hash.encode(), digest_size=32, key=secret).hexdigest()
+
+
+def overrides(sets: Sequence[str]) -> list[str]:
+    """Overrides of a command line, and the seed that ``$FEDENC_KEY_SEED`` gives, if it does. The
+    variable is then unset: processes that are started later do not inherit it.
+
+    Raises:
+        ScenarioError: a seed is among the overrides.
+    """
+    if any(one.partition("=")[0].strip() == KEY for one in sets):
+        raise ScenarioError(
+            f"{KEY} is on the command line, where `ps` and Ray's table of jobs show it; give it in "
+            f"the scenario file or as ${VARIABLE}"
+        )
+    given = os.environ.pop(VARIABLE, None)
+    return [*sets] if given is None else [*sets, f"{KEY}={given}"]
 
 
 def _draw(file: Path) -> None:

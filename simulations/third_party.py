@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from clients.simulated import Population
+from fedenc import documents
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from fedenc.images import sheets
@@ -139,7 +140,7 @@ def _measured(
     shown = images[:: max(len(images) // _SHOWN, 1)][:_SHOWN]
     sheets.save(compare(shown, [(_label(network), network.protect(shown))]), folder / PICTURES)
     measured |= {"digest": network.digest, "held_out": held_out, "cost": cost(network)}
-    text = json.dumps(measured, indent=2, allow_nan=False)
+    text = json.dumps(documents.sealed(measured), indent=2, allow_nan=False)
     write_atomically(folder / REPORT, text.encode() + b"\n")
     return measured
 
@@ -147,7 +148,7 @@ def _measured(
 def _read(folder: Path, network: bundle.Transformation) -> dict[str, Any] | None:
     """The third party's report; None if there is none, or it is another network's."""
     try:
-        known: dict[str, Any] = json.loads((folder / REPORT).read_text(encoding="utf-8"))
+        known = documents.unsealed((folder / REPORT).read_bytes())
         return known if known["digest"] == network.digest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from fedenc.errors import DataError
 from fedenc.files import write_atomically
 
 
@@ -27,7 +28,7 @@ def test_a_failure_at_any_step_keeps_the_old(
         raise OSError("no space left")
 
     monkeypatch.setattr(step, fail)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(DataError, match="no space"):
         write_atomically(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"

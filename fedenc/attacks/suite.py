@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from torch import Tensor
 
+from fedenc import documents
 from fedenc.attacks.base import Attack, Findings, Knowledge, Means
 from fedenc.attacks.judge import Judge, Scored, describe
 from fedenc.attacks.target import Target
@@ -133,7 +134,8 @@ def _keep(folder: Path, identity: str | None, scored: Scored) -> None:
             (folder / name).unlink(missing_ok=True)
         else:
             write_atomically(folder / name, content, mode=0o600)
-    text = json.dumps({"identity": identity, "row": scored.row}, allow_nan=False)
+    facts = {"identity": identity, "row": scored.row, "images": table and _sha256(table)}
+    text = json.dumps(documents.sealed(facts), allow_nan=False)
     write_atomically(folder / "row.json", text.encode(), mode=0o600)
     if identity is not None:
         shutil.rmtree(folder / "work", ignore_errors=True)
@@ -142,14 +144,21 @@ def _keep(folder: Path, identity: str | None, scored: Scored) -> None:
 def _finished(folder: Path, identity: str) -> Scored | None:
     """The result of an earlier run; None if there is none of the same attack."""
     try:
-        kept = json.loads((folder / "row.json").read_text())
+        kept = documents.unsealed((folder / "row.json").read_bytes())
         if kept["identity"] != identity:
             return None
         images, picture = folder / "images.parquet", folder / "picture.png"
+        table = images.read_bytes() if kept["images"] else None
+        if table and _sha256(table) != kept["images"]:
+            return None
         return Scored(
             kept["row"],
-            pq.read_table(images) if images.exists() else None,
+            pq.read_table(pa.BufferReader(table)) if table else None,
             picture.read_bytes() if picture.exists() else None,
         )
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowInvalid):
         return None
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

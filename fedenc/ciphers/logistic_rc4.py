@@ -27,6 +27,7 @@ from fedenc.keys import Keystream
 BURN_IN = 100
 START_BITS = 52  # what a double resolves of a number in [0, 1)
 RC4_KEY_BYTES = 16
+DROP_LIMIT = 1 << 16  # bytes; RC4-drop[n] is used with at most some thousands
 RATE_RANGE = (3.57, 4.0)  # where the map is chaotic
 
 
@@ -48,8 +49,14 @@ class LogisticRC4(Cipher):
     slice_scale: ClassVar[float] = 2  # each step of the orbits serves all images of a slice
 
     def __post_init__(self) -> None:
-        if isinstance(self.drop, bool) or not isinstance(self.drop, int) or self.drop < 0:
-            raise CipherError(f"drop is {self.drop!r}, expected a number of bytes, 0 or more")
+        if (
+            isinstance(self.drop, bool)
+            or not isinstance(self.drop, int)
+            or not (0 <= self.drop <= DROP_LIMIT)
+        ):
+            raise CipherError(
+                f"drop is {self.drop!r}, expected a number of bytes, 0 to {DROP_LIMIT}"
+            )
 
     def draw(self, keystream: Keystream, channels: int, height: int, width: int) -> KeyParts:
         pixels = height * width

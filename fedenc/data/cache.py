@@ -7,7 +7,6 @@ missing or damaged.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedenc import documents
 from fedenc.data.dataset import Dataset, Split
 from fedenc.errors import DataError
+from fedenc.files import locked
 
 logger = logging.getLogger(__name__)
 
@@ -108,18 +109,6 @@ def cached(source: Source, cache: Path | None = None) -> Dataset:
     return dataset
 
 
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive advisory lock on ``path``, waiting for it; freed if the holder is killed.
-
-    The file is not deleted on purpose: otherwise two processes could lock two different files of
-    the same name.
-    """
-    with path.open("ab") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
 def _digest(source: Source) -> str:
     try:
         files = [
@@ -136,7 +125,7 @@ def _digest(source: Source) -> str:
 def _read_entry(entry: Path, name: str) -> Dataset | None:
     """The entry's data set; None if it is missing or not what was written."""
     try:
-        meta = json.loads((entry / _META).read_bytes())
+        meta = documents.parse((entry / _META).read_bytes())
         arrays = {key: _open_array(entry, key, record) for key, record in meta["arrays"].items()}
         return Dataset(
             name=name,

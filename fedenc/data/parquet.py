@@ -105,7 +105,7 @@ class _Table:
 
         self.file = file
         try:
-            self._parquet = pq.ParquetFile(file)
+            self._parquet = pq.ParquetFile(file, page_checksum_verification=True)
         except (pa.ArrowException, OSError) as error:
             raise _damaged(file, error) from error
         self.rows: int = self._parquet.metadata.num_rows

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedenc.data.cache import Batch, Decoded, Part, Source, locked
+from fedenc.data.cache import Batch, Decoded, Part, Source
 from fedenc.errors import DataError
+from fedenc.files import locked
 
 # name -> (torchvision's class, the folder its archive unpacks to)
 _SETS = {

@@ -1,6 +1,7 @@
 """The one decoder: encoded images, in files or memory, to upright pictures, 8 bits per channel."""
 
 import io
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fedenc.errors import DataError
 
 _SIGNATURES = ((b"\x89PNG", ("PNG",)), (b"\xff\xd8\xff", ("JPEG",)), (b"RIFF", ("WEBP",)))
+MAX_PIXELS = 100_000_000  # a few kilobytes can announce more than memory holds
 _DEEP = ("I", "F")  # first letters of Pillow's modes of more than 8 bits a channel
 
 
@@ -21,11 +23,19 @@ def open_image(data: bytes | Path, where: str) -> Image.Image:
         where: its name in error messages.
 
     Raises:
-        DataError: missing, not an image, a damaged one, or one of more than 8 bits a channel.
+        DataError: missing, not an image, a damaged one, one of more than 8 bits a channel, or of
+            more than ``MAX_PIXELS``; this is found before it is decoded.
     """
     try:
         encoded = data if isinstance(data, bytes) else data.read_bytes()
-        with Image.open(io.BytesIO(encoded), formats=_formats(encoded)) as image:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(io.BytesIO(encoded), formats=_formats(encoded)) as image,
+        ):
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(
+                    f"{image.width}×{image.height} pixels, more than {MAX_PIXELS // 10**6} million"
+                )
             if _is_deep(image):
                 raise ValueError(f"mode {image.mode}, more than 8 bits a channel")
             return ImageOps.exif_transpose(image)
@@ -38,6 +48,19 @@ def open_image(data: bytes | Path, where: str) -> Image.Image:
             f"cannot decode {where}: {reason}; expected an 8-bit image that "
             "Pillow can read: replace it or fetch the data again"
         ) from error
+
+
+def sides(path: Path) -> tuple[int, int] | None:
+    """Height and width that an image file announces, without decoding it or turning it upright;
+    None if it announces none."""
+    try:
+        with (
+            warnings.catch_warnings(action="ignore", category=Image.DecompressionBombWarning),
+            Image.open(path) as image,
+        ):
+            return image.height, image.width
+    except Exception:  # as in open_image, which will say what is wrong
+        return None
 
 
 def decode(data: bytes | Path, where: str, size: int | None = None) -> NDArray[np.uint8]:

@@ -2,7 +2,8 @@
 
 Without a passphrase only the file's mode, 0600, protects it. With one, scrypt (RFC 7914; N=2¹⁷,
 r=8, p=1, about 128 MiB) derives a key from it, under which ChaCha20-Poly1305 (RFC 8439) encrypts
-the master; all other fields of the file are its associated data.
+the master; all other fields of the file are its associated data. Other parameters of scrypt are
+refused: they could ask for hours, or for less work than protects.
 """
 
 from __future__ import annotations
@@ -12,17 +13,20 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
+from fedenc import documents
 from fedenc.errors import KeyfileError
 
 FORMAT = "fedenc keyfile"
 VERSION = 1
 _SCRYPT = {"n": 2**17, "r": 8, "p": 1}
-_SCRYPT_MEMORY = 2**28  # bytes; a keyfile that asks for more is damaged or malicious
+_SCRYPT_MEMORY = 2**28  # bytes
+_OTHERS = stat.S_IRWXG | stat.S_IRWXO  # what the owner's group and everybody may do
 
 
 def write(
@@ -60,15 +64,23 @@ def read(path: str | os.PathLike[str], passphrase: str | None = None) -> tuple[b
     """Read a keyfile: master and participant.
 
     Raises:
-        KeyfileError: missing, unreadable or damaged; or its passphrase is missing or wrong.
+        KeyfileError: missing, unreadable or damaged; its passphrase is missing or wrong; or it has
+            none, and its mode lets others read it.
     """
     name = os.fspath(path)
-    content = _parse(name)
+    content, mode = _parse(name)
     try:
         if content.pop("checksum") != _checksum(content):
             raise ValueError("its checksum does not match")
-        participant = int(content["participant"])
+        participant = content["participant"]
+        if type(participant) is not int:
+            raise ValueError(f"participant is {participant!r}, expected a whole number")
         if "sealed" not in content:
+            if mode & _OTHERS:
+                raise KeyfileError(
+                    f"keyfile {name} has mode {mode:04o}, which opens it to others, and no "
+                    f"passphrase; make it yours alone with: chmod 600 {name}"
+                )
             return bytes.fromhex(content["master"]), participant
         if passphrase is None:
             raise KeyfileError(f"keyfile {name} is protected by a passphrase; give it")
@@ -77,7 +89,7 @@ def read(path: str | os.PathLike[str], passphrase: str | None = None) -> tuple[b
         return box.decrypt(nonce, sealed, _canonical(content)), participant
     except InvalidTag:
         raise KeyfileError(f"keyfile {name} does not open: the passphrase is wrong") from None
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise KeyfileError(
             f"keyfile {name} is damaged ({error}); restore it from a copy"
         ) from error
@@ -89,13 +101,15 @@ def is_sealed(path: str | os.PathLike[str]) -> bool:
     Raises:
         KeyfileError: missing, unreadable, or not a keyfile.
     """
-    return "sealed" in _parse(os.fspath(path))
+    return "sealed" in _parse(os.fspath(path))[0]
 
 
-def _parse(name: str) -> dict[str, Any]:
+def _parse(name: str) -> tuple[dict[str, Any], int]:
+    """What is in a keyfile, and its mode."""
     try:
         with open(name, "rb") as file:
-            content = json.loads(file.read(65536))
+            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+            content = documents.parse(file.read(65536))
     except FileNotFoundError:
         raise KeyfileError(
             f"keyfile {name} does not exist; make one with: fedenc keygen {name}"
@@ -110,7 +124,7 @@ def _parse(name: str) -> dict[str, Any]:
         raise KeyfileError(
             f"keyfile {name} has version {content.get('version')!r}, this program reads {VERSION}"
         )
-    return content
+    return content, mode
 
 
 def _create(name: str, data: bytes) -> None:
@@ -138,14 +152,12 @@ def _passphrase_key(passphrase: str, content: dict[str, Any]) -> bytes:
         raise KeyfileError("the passphrase is empty; give one, or save without a passphrase")
     if content["kdf"] != "scrypt" or content["aead"] != "chacha20-poly1305":
         raise ValueError(f"unknown protection {content['kdf']} with {content['aead']}")
+    if any(type(content[name]) is not int or content[name] != _SCRYPT[name] for name in _SCRYPT):
+        found = {name: content[name] for name in _SCRYPT}
+        raise ValueError(f"scrypt has the parameters {found}, expected {_SCRYPT}")
+    salt = bytes.fromhex(content["salt"])
     return hashlib.scrypt(
-        passphrase.encode(),
-        salt=bytes.fromhex(content["salt"]),
-        n=content["n"],
-        r=content["r"],
-        p=content["p"],
-        dklen=32,
-        maxmem=_SCRYPT_MEMORY,
+        passphrase.encode(), salt=salt, **_SCRYPT, dklen=32, maxmem=_SCRYPT_MEMORY
     )
 
 

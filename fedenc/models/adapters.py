@@ -72,7 +72,8 @@ class BlockSpectralNorm(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         # In float32 also under autocast: the iteration would stall at bfloat16's three digits.
-        with torch.autocast(weight.device.type, enabled=False):
+        kind = "cpu" if weight.is_meta else weight.device.type  # meta has no autocast
+        with torch.autocast(kind, enabled=False):
             return weight / self._largest(weight)
 
     def _largest(self, weight: Tensor) -> Tensor:

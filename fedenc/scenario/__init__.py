@@ -15,6 +15,7 @@ from typing import Any
 
 from pydantic import ValidationError, model_validator
 
+from fedenc import documents
 from fedenc.errors import ScenarioError
 from fedenc.scenario import sections
 from fedenc.scenario.contradictions import contradictions
@@ -130,18 +131,14 @@ def load(
     values: dict[str, Any] = {}
     if path is not None:
         try:
-            text = Path(path).read_text(encoding="utf-8")
-            values = json.loads(text) if Path(path).suffix == ".json" else tomllib.loads(text)
+            data = Path(path).read_bytes()
+            values = load_json(data) if Path(path).suffix == ".json" else toml(data)
         except FileNotFoundError:
             raise ScenarioError(f"scenario file {path} does not exist") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ScenarioError(f"scenario file {path} cannot be read: {error}") from None
-        except tomllib.TOMLDecodeError as error:
-            raise ScenarioError(f"scenario file {path} is not valid TOML: {error}") from None
+        except OSError as error:
+            raise ScenarioError(f"scenario file {path} cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise ScenarioError(f"scenario file {path} is not valid JSON: {error}") from None
-        if not isinstance(values, dict):
-            raise ScenarioError(f"scenario file {path} holds no object of sections")
+            raise ScenarioError(f"scenario file {path} cannot be read: {error}") from None
     problems: list[str] = []
     for override in overrides:
         try:
@@ -159,6 +156,28 @@ def load(
     return scenario
 
 
+def load_json(data: bytes) -> dict[str, Any]:
+    """The values in a run's ``scenario.json``, checked if they come with a digest.
+
+    Raises:
+        ValueError: not such values, or damaged ones.
+    """
+    values = documents.parse(data)
+    if isinstance(values, dict) and documents.SEAL not in values:  # written by hand
+        return values
+    return documents.unsealed(data)
+
+
+def toml(data: bytes) -> dict[str, Any]:
+    """The values of a TOML file; ValueError if it is none."""
+    try:
+        return tomllib.loads(data.decode())
+    except RecursionError:
+        raise ValueError("not valid TOML: it is nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"not valid TOML: {error}") from None
+
+
 def _apply(values: dict[str, Any], override: str) -> None:
     """Set ``section.key=value`` in nested ``values``; the value is TOML, or else a string."""
     key, sign, text = override.partition("=")
@@ -166,8 +185,8 @@ def _apply(values: dict[str, Any], override: str) -> None:
     if not sign or not all(parts):
         raise ScenarioError(f"--set {override!r} is not of the form section.key=value")
     try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
+        value = toml(f"value = {text.strip()}".encode())["value"]
+    except ValueError:
         value = text.strip()
     for part in parts[:-1]:
         values = values.setdefault(part, {})

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from fedenc.errors import DataError, TrainingError
-from fedenc.images.decode import decode
+from fedenc.images.decode import decode, sides
 from fedenc.training.model_files import load_model
 from fedenc.training.predict import predict
 
@@ -46,8 +46,13 @@ class Classifier:
                 "only models of RGB images can score files"
             )
         names = details.get("classes") or range(architecture.classes)
+        if not isinstance(names, list | range) or len(names) != architecture.classes:
+            raise TrainingError(
+                f"the model in {directory} tells {architecture.classes} classes apart, and its "
+                f"configuration names {str(names)[:60]}; copy both files from the same run"
+            )
         self.names = tuple(str(name) for name in names)
-        self._height, self._width = architecture.size
+        self._size = self._height, self._width = architecture.size
         self._flip, self._resize = flip, resize
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -73,17 +78,28 @@ class Classifier:
 
     def _read(self, path: Path) -> Tensor | str:
         """One image as uint8 3×H×W of the model's size, or what is wrong with it."""
-        square = self._height == self._width
         try:
             if not path.is_file():
                 raise DataError(f"{path} does not exist")
-            pixels = decode(path, str(path), self._height if self._resize and square else None)
+            announced = sides(path)
+            if announced and not self._resize and sorted(announced) != sorted(self._size):
+                return self._misfit(path, *announced)  # before memory is spent on its pixels
+            pixels = decode(
+                path, str(path), self._height if self._resize and self._square else None
+            )
         except DataError as error:
             return str(error)
         height, width = pixels.shape[:2]
-        if (height, width) != (self._height, self._width):
-            wanted = f"{self._height}×{self._width}"
-            return f"{path} is {height}×{width}, the model takes {wanted}; resize it" + (
-                " or use --resize (never on encrypted images)" if square else ""
-            )
+        if (height, width) != self._size:
+            return self._misfit(path, height, width)
         return torch.from_numpy(pixels.transpose(2, 0, 1).copy())
+
+    @property
+    def _square(self) -> bool:
+        return self._height == self._width
+
+    def _misfit(self, path: Path, height: int, width: int) -> str:
+        wanted = f"{self._height}×{self._width}"
+        return f"{path} is {height}×{width}, the model takes {wanted}; resize it" + (
+            " or use --resize (never on encrypted images)" if self._square else ""
+        )

@@ -14,14 +14,15 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from torch import Tensor
 
-from fedenc import models
-from fedenc.errors import TrainingError
+from fedenc import documents, models
+from fedenc.errors import CipherError, TrainingError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
 
 STEM, WEIGHTS, CONFIG = "model", "model.safetensors", "config.json"
-VERSION = 1
+VERSION = 2  # 1 had no digest of the configuration
 
 ModelFiles = Mapping[str, bytes]  # of one model: file name -> content
 
@@ -36,12 +37,17 @@ def weights_sha256(model: torch.nn.Module) -> str:
 
     It does not depend on the device or on the memory layout.
     """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
+    found = hashlib.sha256()
+    update(found, model.state_dict())
+    return found.hexdigest()
+
+
+def update(digest: "hashlib._Hash", tensors: Mapping[str, Tensor]) -> None:
+    """Take tensors, sorted by name, into a digest: name, dtype, shape and bytes of each."""
+    for name, tensor in sorted(tensors.items()):
         plain = tensor.detach().cpu().contiguous()
         digest.update(json.dumps([name, str(plain.dtype), list(plain.shape)]).encode() + b"\n")
-        digest.update(plain.flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+        digest.update(plain.flatten().view(torch.uint8).numpy().data)
 
 
 def pack_model(
@@ -60,7 +66,7 @@ def pack_model(
         "details": dict(details or {}),
     }
     weights = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    text = json.dumps(config, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(documents.sealed(config), indent=2, sort_keys=True) + "\n"
     files = {weights_file: safetensors.torch.save(weights), config_file: text.encode()}
     return files, sha256
 
@@ -82,20 +88,24 @@ def unpack_model(
             f"{where} lacks {' and '.join(missing)}; a model is {weights_file} and {config_file}"
         )
     try:
-        config = json.loads(files[config_file])
-        tensors = safetensors.torch.load(files[weights_file])
+        config = documents.unsealed(files[config_file], since="format")
         found = config["format"]
-        if found != VERSION:
+        if found not in (1, VERSION):
             raise TrainingError(
                 f"{config_file} in {where} has format {found!r}; this version reads {VERSION}"
             )
+        tensors = safetensors.torch.load(files[weights_file])
         architecture = config["architecture"]
-        size = tuple(architecture.pop("size"))
-        model = models.build(**architecture, size=size)
-        model.load_state_dict(tensors)
+        height, width = architecture.pop("size")
+        with torch.device("meta"):  # the file's tensors take the place of these
+            model = models.build(**architecture, size=(height, width))
+        model.load_state_dict(tensors, assign=True)
         expected, details = config["sha256"], dict(config["details"])
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        reason = str(error).splitlines()[0]
+    except (
+        *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError),
+        *(RuntimeError, OverflowError, RecursionError, CipherError),
+    ) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise TrainingError(f"{where} is not a usable model directory: {reason}") from error
     if weights_sha256(model) != expected:
         raise TrainingError(

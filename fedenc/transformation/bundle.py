@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fedenc import documents
 from fedenc.errors import TrainingError, TransformationError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
@@ -29,7 +30,7 @@ from fedenc.training.model_files import load_model, weights_sha256
 PARTICIPANTS, PROVIDER = "participants", "provider"  # folders in a bundle
 PSI, FOREIGN = "psi", "foreign"  # classifiers in the provider's folder
 WEIGHTS, INFO = "h.safetensors", "h.json"
-FORMAT = 1
+FORMAT = 2  # 1 had no digest of h.json
 
 _NETWORKS = {"unet": ("unet", "UNet"), "gan": ("gan", "Generator")}  # method -> module, class
 _CHUNK = {"cpu": 16, "cuda": 256}  # images computed at once; on a CPU what its cache holds
@@ -182,9 +183,9 @@ def save_transformation(
     weights = {name: t.detach().contiguous() for name, t in network.state_dict().items()}
     directory = folder / PARTICIPANTS
     write_atomically(directory / WEIGHTS, safetensors.torch.save(weights))
-    text = json.dumps(facts, indent=2, sort_keys=True) + "\n"
+    text = json.dumps(documents.sealed(facts), indent=2, sort_keys=True) + "\n"
     write_atomically(directory / INFO, text.encode())
-    return Transformation(facts["sha256"], json.loads(text), network)
+    return Transformation(facts["sha256"], documents.unsealed(text), network)
 
 
 def load_transformation(folder: Path) -> Transformation:
@@ -195,8 +196,8 @@ def load_transformation(folder: Path) -> Transformation:
     """
     directory = _inside(folder, PARTICIPANTS, INFO)
     try:
-        info = json.loads((directory / INFO).read_bytes())
-        if info["format"] != FORMAT:
+        info = read_info(directory / INFO)
+        if info["format"] not in (1, FORMAT):
             raise TransformationError(
                 f"{directory / INFO} has format {info['format']!r}; this version reads {FORMAT}; "
                 "use the version of fedenc that wrote it, or train the network again"
@@ -215,9 +216,10 @@ def load_transformation(folder: Path) -> Transformation:
             f"{error.filename} cannot be read ({error.strerror}); participants need {WEIGHTS} and "
             f"{INFO}; copy the whole bundle, or make one with `fedenc transformation train`"
         ) from error
-    except (safetensors.SafetensorError, AttributeError, ValueError, KeyError, TypeError) as error:
-        raise _unusable(directory, error) from error
-    except (RuntimeError, TrainingError) as error:
+    except (
+        *(safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError),
+        *(RuntimeError, OverflowError, RecursionError, TrainingError),
+    ) as error:
         raise _unusable(directory, error) from error
     if found != expected:
         raise TransformationError(
@@ -228,6 +230,11 @@ def load_transformation(folder: Path) -> Transformation:
     if folder != directory and (folder / PROVIDER).is_dir():
         require_pair(transformation, load_classifier(folder)[1])
     return transformation
+
+
+def read_info(path: Path) -> dict[str, Any]:
+    """The content of an ``h.json``; OSError or ValueError if it is not there or not whole."""
+    return documents.unsealed(path.read_bytes(), since="format")
 
 
 @dataclass(frozen=True)

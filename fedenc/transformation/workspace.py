@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fedenc import documents
 from fedenc.errors import TrainingError
 from fedenc.files import write_atomically
 from fedenc.models.network import Network
@@ -61,8 +62,10 @@ class Workspace:
     def _require_same(self, path: Path, run: Mapping[str, Any]) -> None:
         """TrainingError unless the file describes this run, as a note or in a finished bundle."""
         try:
-            written = json.loads(path.read_bytes())
-            found = written if path.name == RUN else written["run"]
+            if path.name == RUN:
+                found = documents.parse(path.read_bytes())
+            else:
+                found = bundle.read_info(path)["run"]
             # Where the features were not loaded again, there is nothing to compare them with.
             known = {**run, "phi": found.get("phi")} if run["phi"] is None else run
             different = identity.differences(found, known)

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
-from safetensors.numpy import load_file
 
+from fedenc.training.model_files import WEIGHTS, load_model
 from simulations import leakage, result
 from simulations.report import charts, inlined, leaked
 
@@ -65,7 +64,7 @@ def _by_owner(
     folder: Path, facts: Mapping[str, Any], models: Mapping[str, Any]
 ) -> Iterable[tuple[str, list[float]]]:
     """Every participant's own accuracy, by model input and condition."""
-    table = pq.read_table(folder / result.CLIENTS).to_pylist()
+    table = result.participants(folder, facts)
     for stage in models:
         suffix = "" if stage == facts["model"]["input"] else f"_{stage}"
         prefix = f"{stage}, " if len(models) > 1 else ""
@@ -89,11 +88,10 @@ def _shares(phases: Mapping[str, float]) -> list[charts.Bar]:
 def filters(folder: Path) -> bytes | None:
     """The weights of the first convolution that sees more than a pixel, as colour pictures; as in
     Fig. 9 of Sirichotedumrong, Kinoshita & Kiya (IEEE Access 2019)."""
-    path = folder / "model.safetensors"
-    if not path.exists():
+    if not (folder / WEIGHTS).exists():
         return None
-    weights = load_file(path)
-    first = next((w for w in weights.values() if w.ndim == 4 and w.shape[1] in (1, 3)), None)
+    weights = [tensor.numpy() for tensor in load_model(folder)[0].state_dict().values()]
+    first = next((w for w in weights if w.ndim == 4 and w.shape[1] in (1, 3)), None)
     if first is None or first.shape[-1] < 2:
         return None
     low, high = (bound((1, 2, 3), keepdims=True) for bound in (first.min, first.max))

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from fedenc import provenance
+from fedenc import documents, provenance
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from simulations import report
@@ -75,7 +75,7 @@ def write(parts: Sequence[Part], folder: Path, scale: float, failed: Sequence[Fa
         "command": provenance.command(),
         "commit": provenance.commit(),
     }
-    text = json.dumps(facts, indent=2, allow_nan=False, ensure_ascii=False)
+    text = json.dumps(documents.sealed(facts), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(folder / FACTS, text.encode() + b"\n")
     write_atomically(folder / report.REPORT, report.of_paper(facts, _pictures(facts, folder)))
     return facts
@@ -88,7 +88,7 @@ def report_again(folder: Path) -> str:
         ScenarioError: ``reproduce.json`` is damaged.
     """
     try:
-        facts = json.loads((folder / FACTS).read_text())
+        facts = documents.unsealed((folder / FACTS).read_bytes())
         return report.of_paper(facts, _pictures(facts, folder)).decode()
     except (ValueError, KeyError, TypeError) as error:
         raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None

@@ -16,7 +16,7 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 
-from fedenc import provenance
+from fedenc import documents, provenance
 from fedenc.errors import ScenarioError
 from fedenc.files import write_atomically
 from simulations import report
@@ -25,7 +25,7 @@ from simulations.study import plots, runs, table
 from simulations.study.design import Design
 from simulations.study.runs import Update
 
-SCHEMA = 1  # of study.json; see docs/studies.md
+SCHEMA = 2  # of study.json; see docs/studies.md. 1 had no digest
 FACTS, TABLE, CELLS = "study.json", "study.parquet", "cells.json"
 ATTACKED = "attacks.parquet"  # only of studies that attack their runs
 _SHOWN = 12  # lines of runs that are shown at a time
@@ -116,7 +116,7 @@ def write(design: Design, folder: Path, seconds: float) -> Finished:
         "commit": provenance.commit(),
     }
     write_atomically(folder / report.REPORT, report.of_study(facts, drawn).encode())
-    write_atomically(folder / FACTS, json.dumps(facts, indent=2, allow_nan=False).encode() + b"\n")
+    write_atomically(folder / FACTS, as_json(facts))
     return Finished(folder, facts, rows)
 
 
@@ -126,17 +126,30 @@ def _write_table(path: Path, rows: Sequence[table.Row]) -> None:
     write_atomically(path, sink.getvalue().to_pybytes())
 
 
+def as_json(facts: Mapping[str, Any]) -> bytes:
+    """The content of a ``study.json``."""
+    return json.dumps(documents.sealed(facts), indent=2, allow_nan=False).encode() + b"\n"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """The content of ``study.json``; ScenarioError if it is damaged."""
+    try:
+        facts = documents.unsealed((folder / FACTS).read_bytes(), since="schema")
+        if not isinstance(facts["plots"], list):
+            raise ValueError("plots are no list")
+    except (OSError, ValueError, KeyError) as error:
+        raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
+    return facts
+
+
 def report_again(folder: Path) -> str:
     """A study's report, from the files in its folder.
 
     Raises:
         ScenarioError: ``study.json`` is damaged.
     """
-    try:
-        facts = json.loads((folder / FACTS).read_text())
-        titles = facts["plots"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
+    facts = read(folder)
+    titles = facts["plots"]
     paths = {title: folder / "plots" / f"{n}.svg" for n, title in enumerate(titles, start=1)}
     drawn = {title: path.read_bytes() for title, path in paths.items() if path.exists()}
     return report.of_study(facts, drawn)
@@ -150,9 +163,9 @@ def _claim(design: Design, folder: Path, resume: bool) -> None:
     note = folder / CELLS
     if note.exists():
         try:
-            kept = json.loads(note.read_text())
+            kept = documents.parse(note.read_bytes())
             found, plan = kept.get("name"), kept.get("attacks")
-        except (ValueError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             raise ScenarioError(f"{note} is damaged; start in another folder") from None
         if found != design.name:
             raise ScenarioError(

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from fedenc.errors import FedencError, ScenarioError
-from fedenc.scenario import Scenario
+from fedenc.scenario import Scenario, toml
 from fedenc.scenario.sections import Count, NonNegative, Section
 from simulations import presets
 from simulations.experiment import prepare
@@ -239,11 +238,9 @@ def _placed(problem: str, where: Sequence[str]) -> str:
 
 def _read(path: Path) -> File:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
+        values = toml(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ScenarioError(f"study file {path} cannot be read: {error}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"study file {path} is not valid TOML: {error}") from None
     try:
         file = File.model_validate(values)
     except ValidationError as error:

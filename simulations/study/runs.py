@@ -20,13 +20,13 @@ from typing import Any, Literal
 
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
-from simulations import attack, engine, result
+from simulations import attack, engine, interrupts, result
+from simulations.run_folder import OUTPUT as _OUTPUT
 from simulations.study.design import Cell
 
 Status = Literal["queued", "running", "done", "failed"]
 RUNS, BUNDLES = "runs", "bundles"  # folders in a study's
 ATTACKS = "attacks"  # folder in a run's, where the study attacks it
-_OUTPUT = "output.txt"  # what the run printed
 _RETURNED = (
     *(result.RESULT, result.CLIENTS, result.LOG, _OUTPUT, f"{ATTACKS}/{attack.FACTS}"),
     *(f"{ATTACKS}/{attack.IMAGES}", f"{ATTACKS}/pictures/*.png"),
@@ -99,6 +99,7 @@ def run(
     with engine.ray_session(address, object_store=100):
         import ray
 
+        interrupts.reinstall()
         total = ray.cluster_resources()  # type: ignore[no-untyped-call]
         each = share(at_once, int(total.get("CPU", 1)), int(total.get("GPU", 0)))
         place = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)

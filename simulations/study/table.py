@@ -1,6 +1,5 @@
 """One tidy table of a study: a row for every run, model input, asker and kind of query."""
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
@@ -68,10 +67,10 @@ def attack_rows(design: Design, folder: Path) -> list[Row]:
     """What attacks on the runs found: a row for every run and attack."""
     found = list[Row]()
     for cell in design.cells:
-        own = folder / RUNS / cell.id / ATTACKS / attack.FACTS
+        own = folder / RUNS / cell.id / ATTACKS
         base: Row = dict(cell.labels) | {"seed": cell.scenario.seed, "run": cell.id}
-        if own.exists():
-            found += [base | _measured(row) for row in json.loads(own.read_text())["rows"]]
+        if (own / attack.FACTS).exists():
+            found += [base | _measured(row) for row in attack.read(own)["rows"]]
     return found
 
 

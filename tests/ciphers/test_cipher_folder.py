@@ -2,7 +2,10 @@
 
 import json
 import shutil
+import signal
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from zlib import compress, crc32
 
@@ -10,9 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedenc import documents
 from fedenc.ciphers import make
 from fedenc.ciphers.files import encryption, manifest
-from fedenc.errors import CipherError, DataError, FedencError, KeyfileError
+from fedenc.errors import CipherError, DataError, EngineError, FedencError, KeyfileError
 from fedenc.files import FileSummary
 from fedenc.images import lossless
 from fedenc.images.decode import decode
@@ -104,14 +108,18 @@ def test_processes_change_nothing(photos: Path, tmp_path: Path) -> None:
     assert images(tmp_path / "back")["gray.png"] == images(photos)["gray.png"]
 
 
+_FIELDS = {"file", "source", "id", "shape", "mode", "digest", "check"}
+
+
 def test_manifest_holds_public_parameters_only(photos: Path, tmp_path: Path) -> None:
     encryption.encrypt(photos, tmp_path / "sent", make("etc", block_size=8), RING)
     text = (tmp_path / "sent" / manifest.NAME).read_text()
     first, *rest = (json.loads(line) for line in text.splitlines())
     assert first["cipher"] == "etc"
     assert first["params"] == make("etc", block_size=8).params()
-    assert set(first) == {"format", "version", "cipher", "params", "policy", "nonce", "key_check"}
-    assert all(set(line) == {"file", "source", "id", "shape", "mode"} for line in rest)
+    known = {"format", "version", "cipher", "params", "policy", "nonce", "key_check", "check"}
+    assert set(first) == known
+    assert all(set(line) == _FIELDS for line in rest)
     assert len({line["id"] for line in rest}) == len(rest) == 10
     assert bytes(range(32)).hex() not in text
     assert RING.fingerprint not in text
@@ -159,7 +167,7 @@ def test_damaged_ciphertexts_are_listed(photos: Path, tmp_path: Path) -> None:
     assert report.done == 8
     reasons = {Path(name).name: reason for name, reason in report.failed}
     assert "does not exist" in reasons["gray.png"]
-    assert "encrypted images are 3×5×5, but images of shape 3×12×12" in reasons["opaque.png"]
+    assert "does not hold the ciphertext" in reasons["opaque.png"]
 
 
 def test_interrupted_runs_go_on(photos: Path, tmp_path: Path) -> None:
@@ -264,29 +272,128 @@ def test_unusable_folders(photos: Path, tmp_path: Path) -> None:
         encryption.decrypt(photos, tmp_path / "back", RING)
 
 
+def mended(number: int, line: str) -> str:
+    """A line of a manifest with the right checksum, if it is JSON."""
+    try:
+        values = documents.parse(line)
+    except ValueError:
+        return line
+    del values["check"]
+    return json.dumps(values | {"check": manifest._checksum(number, values)})
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"color_shuffle": true', '"color_shuffle": false'),
+        ('"policy": "image"', '"policy": "same"'),
+        ('"id": 1', '"id": 2'),
+        ('"mode": "RGB"', '"mode": "L"'),
+    ],
+)
+def test_a_changed_manifest_is_noticed(photos: Path, tmp_path: Path, old: str, new: str) -> None:
+    sent = tmp_path / "sent"
+    encryption.encrypt(photos, sent, make("pixel"), RING)
+    record = sent / manifest.NAME
+    text = record.read_text().replace('"id": ', '"id": 1')
+    lines = [mended(n, line) + "\n" for n, line in enumerate(text.splitlines(), start=1)]
+    assert any(old in line for line in lines)
+    record.write_text("".join(lines).replace(old, new))
+    with pytest.raises(DataError, match="damaged in line"):
+        encryption.decrypt(sent, tmp_path / "back", RING)
+    for left in (lines[:3] + lines[4:], lines[:1] + lines[2:1:-1] + lines[3:]):
+        record.write_text("".join(left))
+        with pytest.raises(DataError, match="damaged in line"):
+            encryption.decrypt(sent, tmp_path / "back", RING)
+
+
+def test_images_that_the_manifest_lost_are_told(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    encryption.encrypt(photos, sent, make("pixel"), RING)
+    record = sent / manifest.NAME
+    record.write_text("".join(record.read_text().splitlines(keepends=True)[:-2]))
+    report = encryption.decrypt(sent, tmp_path / "back", RING)
+    assert report.done == 8
+    assert [reason for _, reason in report.failed if "does not list it" in reason]
+    assert len(report.failed) == 2
+
+
+def test_a_changed_pixel_is_noticed(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    encryption.encrypt(photos, sent, make("pixel"), RING, suffix=".bmp")
+    path = sent / "deep" / "64x64.png.bmp"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    ((name, reason),) = encryption.decrypt(sent, tmp_path / "back", RING).failed
+    assert name == str(path)
+    assert "restore it from a copy" in reason
+    assert not (tmp_path / "back" / "deep" / "64x64.png").exists()
+
+
+def test_one_process_encrypts_into_a_folder(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    refused = list[str]()
+
+    def again(done: int, total: int) -> None:
+        with pytest.raises(EngineError) as error:
+            encryption.encrypt(photos, sent, make("pixel"), RING)
+        refused.append(str(error.value))
+
+    assert encryption.encrypt(photos, sent, make("pixel"), RING, progress=again).done == 10
+    assert refused == [f"another process is encrypting into {sent}; wait for it to end"] * 10
+    assert encryption.encrypt(photos, sent, make("pixel"), RING).skipped == 10
+
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from fedenc.ciphers import make
+from fedenc.ciphers.files import encryption
+from fedenc.keys import KeyRing
+encryption.encrypt(
+    Path(sys.argv[1]), Path(sys.argv[2]), make("pixel"), KeyRing(bytes(range(32)), 2),
+    progress=lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 3 else None,
+)
+"""
+
+
+def test_a_killed_process_leaves_no_lock(photos: Path, tmp_path: Path) -> None:
+    sent = tmp_path / "sent"
+    words = [sys.executable, "-c", _KILLED, str(photos), str(sent)]
+    assert subprocess.run(words, check=False).returncode == -signal.SIGKILL
+    assert encryption.encrypt(photos, sent, make("pixel"), RING) == FileSummary(7, 3, ())
+    encryption.decrypt(sent, tmp_path / "back", RING)
+    assert images(tmp_path / "back")["gray.png"] == images(photos)["gray.png"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ('"format": "fedenc', '"format": "another', "not a manifest of format"),
-        ('"version": 2', '"version": 1', "has version 1, this program reads 2"),
+        ('"version": 3', '"version": 1', "has version 1, this program reads 3"),
         ('"cipher": "pixel"', '"cipher": "pixels"', "there is no cipher 'pixels'"),
         ('"color_shuffle": true', '"color": true', "has no parameter 'color'"),
         ('"policy": "image"', '"policy": "all"', "damaged in line 1"),
         ('"nonce": "', '"nonce": "zz', "damaged in line 1"),
-        ('"mode": "RGB"}', '"mode": "RGB"', "damaged in line"),
+        ('"mode": "RGB",', '"mode": "RGB"', "damaged in line"),
         ('"source": "gray.png"', '"source": "../gray.png"', "outside its folder"),
         ('"source": "gray.png"', '"source": "/gray.png"', "outside its folder"),
         ('"shape": [3', '"shape": ["x"', "damaged in line"),
         ('"id": ', '"id": -', "damaged in line"),
+        ('"shape": [3', '"shape": [3.5', "damaged in line"),
+        ('"shape": [3', '"shape": [Infinity', "damaged in line"),
+        ('"params": {', '"params": ' + "[" * 100_000 + "{", "damaged in line"),
     ],
 )
-def test_damaged_manifests(photos: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+def test_forged_manifests(photos: Path, tmp_path: Path, old: str, new: str, message: str) -> None:
+    """Checksums do not keep anyone from writing what they like."""
     sent = tmp_path / "sent"
     encryption.encrypt(photos, sent, make("pixel"), RING)
     record = sent / manifest.NAME
     text = record.read_text()
     assert old in text
-    record.write_text(text.replace(old, new))
+    lines = text.replace(old, new).splitlines()
+    record.write_text("".join(f"{mended(n, line)}\n" for n, line in enumerate(lines, start=1)))
     with pytest.raises(FedencError, match=message):
         encryption.decrypt(sent, tmp_path / "back", RING)
     shutil.rmtree(sent)

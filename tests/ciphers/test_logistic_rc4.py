@@ -6,7 +6,8 @@ import torch
 from scipy import stats
 
 from fedenc.ciphers import make
-from fedenc.ciphers.logistic_rc4 import logistic_orbit, rc4
+from fedenc.ciphers.logistic_rc4 import DROP_LIMIT, logistic_orbit, rc4
+from fedenc.errors import CipherError
 from fedenc.keys import KeyRing
 
 # RFC 6229, 128-bit key 0x0102030405060708090a0b0c0d0e0f10: offset, 16 bytes of keystream
@@ -101,3 +102,11 @@ def test_missing_rc4_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedenc.ciphers.logistic_rc4.StreamCipher", refuse)
     with pytest.raises(CipherError, match="logistic-rc4 needs RC4"):
         rc4(np.zeros((1, 16), np.uint8), 4)
+
+
+@pytest.mark.parametrize("drop", [-1, DROP_LIMIT + 1, 10**9, True, 1.5])
+def test_what_is_dropped_is_bounded(drop: object) -> None:
+    """For every image so many bytes are made: a manifest could ask for all memory there is."""
+    with pytest.raises(CipherError, match="drop is"):
+        make("logistic-rc4", drop=drop)  # type: ignore[arg-type]
+    assert make("logistic-rc4", drop=DROP_LIMIT).params() == {"drop": DROP_LIMIT}

@@ -163,3 +163,40 @@ def test_the_fedenc_command_has_these_commands(
     assert execute(words) == KeyfileError.exit_code
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("fedenc: keyfile ")
+
+
+def test_what_the_machine_refuses_is_one_line(
+    photos: Path, key: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Folders that cannot be made, because a file is in the way."""
+    (tmp_path / "file").write_text("")
+    below = tmp_path / "file" / "below"
+    for words in (
+        ["encrypt", str(photos), str(below), "--keyfile", str(key)],
+        ["encrypt", str(photos / "0.png"), str(below / "x.png"), "--keyfile", str(key)],
+        ["simulate", "--out", str(below)],
+        ["simulate", "--out", str(tmp_path / "file")],
+        ["transformation", "train", str(below)],
+        ["gallery", str(photos / "1.png"), "--out", str(below / "x.png"), "--cipher", "pixel"],
+        ["simulate", str(tmp_path)],
+        ["predict", str(below), str(photos / "0.png")],
+        ["attack", str(below)],
+        ["report", str(below)],
+    ):
+        code = execute(words)
+        error = capfd.readouterr().err
+        assert code not in (0, 70), (words, error)
+        assert error.startswith("fedenc: "), words
+        assert error.count("\n") == 1, words
+
+
+@pytest.mark.parametrize("suffix", ["toml", "json"])
+def test_a_scenario_nested_too_deeply_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], suffix: str
+) -> None:
+    path = tmp_path / f"deep.{suffix}"
+    path.write_text({"toml": "a = ", "json": ""}[suffix] + "[" * 100_000)
+    assert execute(["simulate", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "nested too deeply" in error

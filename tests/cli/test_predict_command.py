@@ -1,5 +1,6 @@
 """``fedenc predict``: the model directory that a run leaves, on image files."""
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from fedenc import models
 from fedenc.cli import app
 from fedenc.errors import TrainingError
+from fedenc.training.classifier import Classifier
 from fedenc.training.model_files import save_model
 from fedenc.training.predict import predict
 
@@ -70,3 +72,25 @@ def test_a_folder_without_a_model_is_one_clear_error(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["predict", str(tmp_path), "x.png"])
     assert isinstance(done.exception, TrainingError)
     assert "model.safetensors" in str(done.exception)
+
+
+@pytest.mark.parametrize("classes", [["ant", "bee"], ["a", "b", "c", "d"], "abc", {"a": 1}, 3])
+def test_names_that_do_not_fit_the_model_are_one_clear_error(
+    tmp_path: Path, classes: object
+) -> None:
+    model = models.build("tiny", channels=3, classes=3, size=(32, 32))
+    save_model(tmp_path / "model", model, details={"classes": classes})
+    with pytest.raises(TrainingError, match="tells 3 classes apart, and its configuration names"):
+        Classifier(tmp_path / "model")
+
+
+def test_a_picture_of_the_wrong_size_costs_no_memory(directory: Path, tmp_path: Path) -> None:
+    Image.new("1", (12_000, 12_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 100_000
+    classifier = Classifier(directory)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    (guess,) = classifier([tmp_path / "bomb.png"])
+    assert "12000×12000, the model takes 32×32" in guess.error
+    (guess,) = Classifier(directory, resize=True)([tmp_path / "bomb.png"])
+    assert "12000×12000 pixels, more than 100 million" in guess.error
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000, "KiB"

@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
-from simulations import cli
+from simulations import cli, secret
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "simulations.cli"]
@@ -60,9 +61,10 @@ def words(folder: Path, *sets: str, preset: str = "photos", more: Iterable[str] 
 
 def in_a_process(*arguments: str, timeout: float = 300) -> tuple[int, str, str]:
     """Run a command as users do; its exit code, output and errors."""
+    words, seed = without_seed(arguments)
     done = subprocess.run(
-        [*COMMAND, *arguments],
-        env=ENVIRONMENT,
+        [*COMMAND, *words],
+        env=ENVIRONMENT | seed,
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -75,6 +77,19 @@ def in_a_process(*arguments: str, timeout: float = 300) -> tuple[int, str, str]:
 def in_this_process(*arguments: str) -> tuple[int, str, str]:
     """The same without a new interpreter, which takes seconds to import everything."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = cli.execute(arguments)
+    words, seed = without_seed(arguments)
+    with (
+        mock.patch.dict(os.environ, seed),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = cli.execute(words)
     return code, out.getvalue(), err.getvalue()
+
+
+def without_seed(arguments: Iterable[str]) -> tuple[list[str], dict[str, str]]:
+    """Arguments without the keys' seed, which no command line may show, and the variable for it."""
+    given = list(arguments)
+    found = [i for i, word in enumerate(given) if word.startswith("encryption.seed=")]
+    seed = {secret.VARIABLE: given[found[-1]].partition("=")[2]} if found else {}
+    return [w for i, w in enumerate(given) if not {i, i + 1} & set(found)], seed

@@ -32,6 +32,7 @@ BAD = {
     "too many faults": (["faults.die=21"], "faults strike 21"),
     "no cluster": (["engine.address='127.0.0.1:1'"], "127.0.0.1:1"),
     "not an override": (["nonsense"], "section.key=value"),
+    "a seed for all to see": (["encryption.seed =3"], "FEDENC_KEY_SEED"),
 }
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import stat
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -89,7 +90,7 @@ def test_changed_fields_are_noticed(
             KeyRing.load(path, passphrase)
 
 
-@pytest.mark.parametrize("field", ["participant", "fingerprint", "sealed", "salt", "n"])
+@pytest.mark.parametrize("field", ["participant", "fingerprint", "sealed", "salt"])
 def test_sealed_keyfiles_are_authenticated(tmp_path: Path, field: str) -> None:
     """A change that mends the checksum too does not get past the seal."""
     path = tmp_path / "key"
@@ -104,6 +105,50 @@ def test_sealed_keyfiles_are_authenticated(tmp_path: Path, field: str) -> None:
         KeyRing.load(path, "secret")
 
 
+def forged(path: Path, **changes: object) -> None:
+    """Change fields of a keyfile, and mend its checksum."""
+    content = json.loads(path.read_text()) | changes
+    del content["checksum"]
+    content["checksum"] = keyfile._checksum(content)
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("changes", [{"n": 2**19}, {"r": 2}, {"p": 2**18}, {"n": 4096.0}])
+def test_only_our_own_cost_of_a_passphrase_is_paid(tmp_path: Path, changes: dict[str, Any]) -> None:
+    path = tmp_path / "key"
+    RING.save(path, "secret")
+    forged(path, **changes)
+    with pytest.raises(KeyfileError, match="scrypt has the parameters"):
+        KeyRing.load(path, "secret")
+
+
+@pytest.mark.parametrize("participant", [1.7, True, "7", None, [1], -1, 2**63, 10**400])
+def test_participants_are_whole_numbers(tmp_path: Path, participant: object) -> None:
+    path = tmp_path / "key"
+    RING.save(path)
+    forged(path, participant=participant)
+    with pytest.raises(KeyfileError, match="participant"):
+        KeyRing.load(path)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o644])
+def test_a_keyfile_that_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "key"
+    RING.save(path)
+    path.chmod(mode)
+    with pytest.raises(KeyfileError, match=f"mode {mode:04o}.*chmod 600"):
+        KeyRing.load(path)
+    path.chmod(0o400)
+    assert KeyRing.load(path) == RING
+
+
+def test_a_passphrase_protects_what_others_can_read(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    RING.save(path, "secret")
+    path.chmod(0o644)
+    assert KeyRing.load(path, "secret") == RING
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -112,6 +157,9 @@ def test_sealed_keyfiles_are_authenticated(tmp_path: Path, field: str) -> None:
         ('{"format": "other"}', "not a keyfile"),
         ('{"format": "fedenc keyfile", "version": 2}', "version 2, this program reads 1"),
         ("\udcff", "not a keyfile"),
+        ("[" * 60_000, "not a keyfile"),
+        ('{"format": "fedenc keyfile", "version": Infinity}', "not a keyfile"),
+        ('{"format": "fedenc keyfile", "version": 1, "checksum": []}', "damaged"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, text: str, message: str) -> None:

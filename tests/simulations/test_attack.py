@@ -1,14 +1,16 @@
 """``fedenc attack`` on runs and methods: what it writes, how it ends, and what it refuses."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pyarrow.parquet as pq
 import pytest
 
 from fedenc.errors import AttackError
-from simulations import attack, cli
+from simulations import attack, cli, secret
 
 COMMON = [
     "--images",
@@ -16,14 +18,13 @@ COMMON = [
     "--public",
     "120",
     "--set",
-    "encryption.seed=3",
-    "--set",
     "clients.images=20",
 ]
 
 
 def run(*arguments: str) -> int:
-    return cli.execute(["attack", *arguments])
+    with mock.patch.dict(os.environ, {secret.VARIABLE: "3"}):
+        return cli.execute(["attack", *arguments])
 
 
 def facts(folder: Path) -> dict[str, Any]:

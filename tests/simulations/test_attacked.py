@@ -12,7 +12,7 @@ from fedenc.attacks.target import ABSENT, ELSEWHERE, Target
 from fedenc.errors import AttackError, DataError, FedencError
 from fedenc.scenario import load
 from server.pool import PoolWriter
-from simulations import attacked, central, run, third_party
+from simulations import attacked, central, result, run, third_party
 from simulations.experiment import Experiment, OnEvent, prepare
 from simulations.run_folder import PROVIDER
 
@@ -140,9 +140,10 @@ def test_what_owners_would_not_upload_any_more_is_not_scored(
     """As if the data set had changed since the run: other keys give another nonce, too."""
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    text = (folder / "result.json").read_text().replace('"seed": "3"', '"seed": "4"')
-    text = text.replace('"seed": 3', '"seed": 4')
-    (folder / "result.json").write_text(text)
+    facts = result.read(folder)
+    assert facts["scenario"]["encryption"]["seed"] == 3
+    facts["scenario"]["encryption"]["seed"] = 4
+    result.write_facts(folder, facts)
     with pytest.raises(AttackError, match="would upload now is not what it uploaded"):
         attacked.of_run(folder, attacked.Sample())
 

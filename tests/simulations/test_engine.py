@@ -211,3 +211,15 @@ print(os.environ.get("PYTHONPATH"))
         check=True,
     )
     assert done.stdout.split() == ["7", f"{root}/simulations/__init__.py", "/elsewhere"]
+
+
+def test_a_ray_that_does_not_start_in_time_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(**options: object) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr("ray.init", late)
+    monkeypatch.setattr("ray.is_initialized", lambda: False)
+    with pytest.raises(EngineError, match="cannot start on this machine: The current node"):
+        engine.ray_session(None).__enter__()

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from fedenc import documents
 from fedenc.errors import ScenarioError
 from simulations import attack
 from simulations.reproduce import command, lines, papers
@@ -165,7 +166,7 @@ def test_attacks_stand_beside_the_papers(tmp_path: Path) -> None:
         row |= {"control": {"constant": {"ssim_gaussian11": 0.12, "psnr": 12.6}}}
         path = own / runs.RUNS / cell.id / runs.ATTACKS / attack.FACTS
         path.parent.mkdir()
-        path.write_text(json.dumps({"rows": [row]}))
+        path.write_text(json.dumps(documents.sealed({"rows": [row]})))
     (one,) = command.write([part], tmp_path, 1.0, [])["exhibits"]
     found = {(*x["labels"].values(), x["measure"]): x for x in one["lines"]}
     line = found["NP", "image", "locally-connected", "psnr"]

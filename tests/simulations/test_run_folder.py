@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from fedenc.errors import EngineError, ScenarioError
+from fedenc.errors import DataError, EngineError, ScenarioError
 from fedenc.scenario import Scenario, parse
-from simulations.run_folder import SCENARIO, occupied
+from simulations.run_folder import OUTPUT, SCENARIO, occupied, recorded_seed
 
 
 def scenario(**sections: Any) -> Scenario:
@@ -84,3 +84,36 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
     ):
         begin(tmp_path, scenario(), resume=True)
     begin(tmp_path, scenario(), resume=True)
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("dear to me")
+    with pytest.raises(ScenarioError, match=r"'config\.json', but no run"):
+        begin(tmp_path, scenario(), resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
+def test_a_run_that_had_not_begun_goes_on(tmp_path: Path) -> None:
+    begin(tmp_path / "new", scenario(), resume=True)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / OUTPUT).write_text("")  # where a study's run prints to
+    begin(tmp_path / "study", scenario(), resume=True)
+
+
+def test_the_seed_of_an_interrupted_run_is_known(tmp_path: Path) -> None:
+    assert recorded_seed(tmp_path) is None
+    begin(tmp_path, scenario())
+    assert recorded_seed(tmp_path) == 4242
+    text = (tmp_path / SCENARIO).read_text()
+    (tmp_path / SCENARIO).write_text(text.replace("4242", "4243"))
+    with pytest.raises(ScenarioError, match="damaged"):
+        recorded_seed(tmp_path)
+    (tmp_path / SCENARIO).write_text(text.replace('"seal"', '"seat"'))
+    with pytest.raises(ScenarioError, match="another scenario"):
+        begin(tmp_path, scenario(), resume=True)
+
+
+def test_a_place_that_cannot_be_written_is_a_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="cannot be written"):
+        begin(tmp_path / "file" / "run", scenario())

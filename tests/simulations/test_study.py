@@ -253,7 +253,7 @@ def fake(design_: Design, folder: Path, skip: int = 0) -> None:
             "agreement": {"plain_vs_encrypted": 0.5, "pairs": 10},
             "accuracy": dict.fromkeys(cell.scenario.conditions(), found),
         }
-        (own / result.RESULT).write_text(json.dumps(facts))
+        result.write_facts(own, facts)
 
 
 def test_the_table_is_tidy_and_names_what_failed(tmp_path: Path) -> None:

@@ -1,10 +1,13 @@
 import json
+import resource
 
 import pytest
+import safetensors.torch
 import torch
 
-from fedenc import models
+from fedenc import documents, models
 from fedenc.errors import TrainingError
+from fedenc.models.adapters import ADAPTERS
 from fedenc.models.network import Network
 from fedenc.orbits.values import fold_sorted
 from fedenc.training import checkpoint, model_files
@@ -38,6 +41,83 @@ def test_damage_is_one_clear_error():
     for damaged in (b"", b"junk", data[:-1], data[:20], data.replace(b"fedenc", b"fedora")):
         with pytest.raises(TrainingError, match="damaged or not one of ours"):
             checkpoint.unpack(damaged)
+
+
+def test_no_bit_of_a_checkpoint_can_change():
+    data = checkpoint.pack({"a": torch.zeros(5), "b": torch.ones(3)}, {"step": 1, "loss": 0.25})
+    for place in range(len(data)):
+        changed = bytearray(data)
+        changed[place] ^= 1 << place % 8
+        try:
+            tensors, document = checkpoint.unpack(bytes(changed))
+        except TrainingError:
+            continue
+        assert document == {"step": 1, "loss": 0.25}
+        assert torch.equal(tensors["a"], torch.zeros(5))
+        assert torch.equal(tensors["b"], torch.ones(3))
+
+
+def test_a_checkpoint_of_an_earlier_version_is_called_so():
+    data = safetensors.torch.save({"a": torch.zeros(1)}, {"fedenc": '{"version":2}'})
+    with pytest.raises(TrainingError, match="earlier version"):
+        checkpoint.unpack(data)
+
+
+def test_no_bit_of_a_configuration_can_change():
+    files, _ = model_files.pack_model(network(), details={"classes": ["cat", "dog"]})
+    before = model_files.unpack_model(files)
+    text = files["config.json"]
+    for place in range(0, len(text), 9):
+        changed = bytearray(text)
+        changed[place] ^= 1 << place % 7
+        try:
+            model, details = model_files.unpack_model(files | {"config.json": bytes(changed)})
+        except TrainingError:
+            continue
+        assert (model.architecture, details) == (before[0].architecture, before[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"classes": 10**7},
+        {"classes": 10**30},
+        {"channels": 10**7},
+        {"size": [10**6, 10**6], "adapter": "ele-adaptnet"},
+        {"size": 5},
+        {"size": ["a", "b"]},
+        {"input": "invariant", "cipher": "scramble", "cipher_params": {"block_size": "x"}},
+        {"name": ["set"]},
+        {"name": "set", "cipher": "etc", "cipher_params": {"block_size": 10**9}},
+    ],
+)
+def test_a_forged_configuration_costs_no_memory(changes):
+    """Networks are built without memory until the weights in the file are seen to fit."""
+    files, _ = model_files.pack_model(network())
+    config = documents.unsealed(files["config.json"])
+    config["architecture"] |= changes
+    forged = json.dumps(documents.sealed(config)).encode()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TrainingError):
+        model_files.unpack_model(files | {"config.json": forged})
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "KiB"
+
+
+@pytest.mark.parametrize("config", [b"[" * 100_000, b"[]", b"null", b'{"format": 2, "seal": {}}'])
+def test_a_configuration_of_another_kind_is_one_clear_error(config):
+    files, _ = model_files.pack_model(network())
+    with pytest.raises(TrainingError, match="not a usable model directory"):
+        model_files.unpack_model(files | {"config.json": config})
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"), [*((n, None) for n in models.names()), *(("tiny", a) for a in ADAPTERS)]
+)
+def test_every_network_comes_back_the_same(name, adapter):
+    model = models.build(name, channels=3, classes=5, size=(32, 32), adapter=adapter, seed=1)
+    loaded, _ = model_files.unpack_model(model_files.pack_model(model)[0])
+    images = torch.randint(0, 256, (3, 3, 32, 32), dtype=torch.uint8)
+    assert torch.equal(predict(loaded, images, device=CPU), predict(model, images, device=CPU))
 
 
 def test_the_digest_ignores_memory_layout_and_sees_every_bit():
@@ -78,13 +158,14 @@ def test_an_unusable_model_directory_says_why(tmp_path):
     with pytest.raises(TrainingError, match=r"config\.json cannot be read \(No such file"):
         model_files.load_model(tmp_path)
     model_files.save_model(tmp_path, network())
-    config = json.loads((tmp_path / model_files.CONFIG).read_text())
+    config = documents.unsealed((tmp_path / model_files.CONFIG).read_text())
 
     def rewrite(**changes):
-        (tmp_path / model_files.CONFIG).write_text(json.dumps(config | changes))
+        content = documents.sealed(config | changes)
+        (tmp_path / model_files.CONFIG).write_text(json.dumps(content))
 
     rewrite(format=99)
-    with pytest.raises(TrainingError, match="has format 99; this version reads 1"):
+    with pytest.raises(TrainingError, match="has format 99; this version reads 2"):
         model_files.load_model(tmp_path)
     rewrite(sha256="0" * 64)
     with pytest.raises(TrainingError, match="does not have the digest"):
@@ -113,7 +194,8 @@ def test_a_model_written_before_ciphers_were_named_reads_the_sorted_fold():
     model = models.build("tiny", channels=3, classes=5, size=(12, 12), input="invariant")
     files = model_files.pack_model(model)[0]
     config = json.loads(files["config.json"])
-    del config["architecture"]["cipher"], config["architecture"]["cipher_params"]
+    config["format"] = 1
+    del config["seal"], config["architecture"]["cipher"], config["architecture"]["cipher_params"]
     loaded, _ = model_files.unpack_model(files | {"config.json": json.dumps(config).encode()})
     assert loaded.architecture == model.architecture
     images = torch.randint(0, 256, (3, 3, 12, 12), dtype=torch.uint8)

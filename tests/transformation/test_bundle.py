@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedenc import models
+from fedenc import documents, models
 from fedenc.errors import TransformationError
 from fedenc.training import rng
 from fedenc.training.model_files import save_model, weights_sha256
@@ -154,7 +154,8 @@ def test_other_classes_are_refused(original):
 
 
 def rewrite(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    content = documents.unsealed(path.read_text()) | changes
+    path.write_text(json.dumps(documents.sealed(content)))
 
 
 def test_a_damaged_bundle_says_what_is_wrong(folder):
@@ -181,9 +182,9 @@ def test_a_damaged_bundle_says_what_is_wrong(folder):
     info.write_text("{")
     refused("not a usable transformation bundle: JSONDecodeError")
     info.write_text("[]")
-    refused("not a usable transformation bundle: TypeError")
+    refused("not a usable transformation bundle: ValueError")
     for changes, message in (
-        ({"format": 99}, "has format 99; this version reads 1; use the version"),
+        ({"format": 99}, "has format 99; this version reads 2; use the version"),
         ({"method": "magic"}, "not a usable transformation bundle: KeyError: 'magic'"),
         ({"architecture": {"widths": [8, 8]}}, "not a usable transformation bundle"),
         ({"architecture": {"width": 8}}, "not a usable transformation bundle"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from fedenc import documents
 from fedenc.errors import TrainingError, TransformationError
 from fedenc.training import cadence, validation
 from fedenc.training.config import TrainingConfig
@@ -261,7 +262,9 @@ def test_a_bundle_whose_parts_were_swapped_is_noticed(finished, tmp_path):
     made, _ = finished
     folder = shutil.copytree(made.folder, tmp_path / "b")
     told = folder / bundle.PROVIDER / "psi.json"
-    told.write_text(told.read_text().replace(made.transformation.digest, "0" * 64))
+    content = documents.unsealed(told.read_text())
+    content["details"]["transformation"] = "0" * 64
+    told.write_text(json.dumps(documents.sealed(content)))
     with pytest.raises(TransformationError, match="same bundle"):
         make(folder, COMPLETE)
 

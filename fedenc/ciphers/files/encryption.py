@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -73,15 +73,13 @@ def encrypt(
     Raises:
         CipherError: a lossy format, or a target that holds images encrypted otherwise.
         DataError: nothing to encrypt, or a target that holds other files.
+        EngineError: another process is encrypting into the target.
         KeyfileError: another key than the interrupted run's.
     """
     header = Header.of(cipher, policy, new_nonce(), ring)
     if source.is_file():
         target = target / f"{source.stem}{suffix}" if target.is_dir() else target
         lossless.check_lossless(target.suffix)
-        for path in (target, _beside(target)):
-            if path.exists():
-                raise DataError(f"{path} exists and would be overwritten; choose another name")
         return _encrypt_file(
             _Job(source, target, _new_entry(target.name, source.name)), header, ring
         )
@@ -90,20 +88,21 @@ def encrypt(
     encrypted = with_suffix(names, suffix)
     _refuse_twins([_lossless_name(name) for name in names])
     record = target / manifest.NAME
-    finished: dict[str, Entry] = {}
-    if record.exists():
-        header, finished = _resume(record, header, ring)
-    elif target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and not record.exists() and (not target.is_dir() or any(target.iterdir())):
         raise DataError(f"{target} is not an empty folder and holds no manifest; choose another")
-    else:
-        manifest.create(record, header)
-    jobs = [
-        _Job(source / name, target / out, _new_entry(out, name))
-        for name, out in zip(names, encrypted, strict=True)
-    ]
-    left = [job for job in jobs if not (job.entry.file in finished and job.target.exists())]
-    skipped = len(jobs) - len(left)
-    return _run(partial(_encrypt_one, header, ring), left, skipped, record, processes, progress)
+    with manifest.opened(record) as book:
+        if book.header is None:
+            book.start(header)
+        else:
+            header = _continued(record, book.header, header, ring)
+        jobs = [
+            _Job(source / name, target / out, _new_entry(out, name))
+            for name, out in zip(names, encrypted, strict=True)
+        ]
+        left = [j for j in jobs if not (j.entry.file in book.entries and j.target.exists())]
+        skipped = len(jobs) - len(left)
+        worker = partial(_encrypt_one, header, ring)
+        return _run(worker, left, skipped, book.append, processes, progress)
 
 
 def decrypt(
@@ -149,7 +148,20 @@ def decrypt(
         ]
     left = [job for job in jobs if not job.target.exists()]
     skipped = len(jobs) - len(left)
-    return _run(partial(_decrypt_one, header, ring), left, skipped, None, processes, progress)
+    done = _run(partial(_decrypt_one, header, ring), left, skipped, None, processes, progress)
+    return done if single else replace(done, failed=(*done.failed, *_unlisted(source, entries)))
+
+
+def _unlisted(source: Path, entries: Mapping[str, Entry]) -> Iterator[tuple[str, str]]:
+    """Images in an encrypted folder of which the manifest says nothing, and so nobody can."""
+    for path in sorted(source.rglob("*")):
+        name = path.relative_to(source).as_posix()
+        if path.suffix.lower() in lossless.LOSSLESS and name not in entries:
+            yield (
+                str(path),
+                "the manifest does not list it: its encryption was interrupted, or the manifest's "
+                "end is lost; encrypt it again",
+            )
 
 
 def _new_entry(file: str, source: str) -> Entry:
@@ -157,11 +169,19 @@ def _new_entry(file: str, source: str) -> Entry:
 
 
 def _encrypt_file(job: _Job, header: Header, ring: KeyRing) -> FileSummary:
-    outcome = _encrypt_one(header, ring, job)
-    if isinstance(outcome, str):
-        return FileSummary(0, 0, ((str(job.source), outcome),))
-    manifest.create(_beside(job.target), header)
-    manifest.append(_beside(job.target), outcome)
+    record = _beside(job.target)
+    for path in (job.target, record):
+        if path.exists() and (path == job.target or path.stat().st_size):
+            raise DataError(f"{path} exists and would be overwritten; choose another name")
+    with manifest.opened(record) as book:
+        if book.header is not None or job.target.exists():
+            raise DataError(f"{job.target} exists and would be overwritten; choose another name")
+        outcome = _encrypt_one(header, ring, job)
+        if isinstance(outcome, str):
+            record.unlink()
+            return FileSummary(0, 0, ((str(job.source), outcome),))
+        book.start(header)
+        book.append(outcome)
     return FileSummary(1, 0, ())
 
 
@@ -176,7 +196,7 @@ def _encrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
         if len(found) not in (1, 3):
             raise CipherError(f"{cipher.name} makes {len(found)} channels, no file format holds it")
         lossless.write(job.target, found, "L" if len(found) == 1 else "RGB")
-        return entry
+        return replace(entry, digest=manifest.digest(found))
     except FedencError as error:
         return str(error)
     except Exception as error:  # whatever is wrong with one file must not stop the others
@@ -189,6 +209,11 @@ def _decrypt_one(header: Header, ring: KeyRing, job: _Job) -> _Outcome:
         image, _ = lossless.read(job.source)
         if cipher.output_shape(*entry.shape)[0] == 1:
             image = image[:1]  # WebP stores gray as three equal channels
+        if manifest.digest(image) != entry.digest:
+            raise DataError(
+                f"{entry.file} does not hold the ciphertext that the manifest describes; restore "
+                "it from a copy"
+            )
         keystream = _keystream(header, ring, entry)
         found = cipher.decrypt(image[None], keystream, shape=entry.shape)[0]
         lossless.write(job.target, found, entry.mode)
@@ -223,7 +248,7 @@ def _run(
     worker: _Worker,
     jobs: Sequence[_Job],
     skipped: int,
-    record: Path | None,
+    note: Callable[[Entry], None] | None,
     processes: int | None,
     progress: Progress | None,
 ) -> FileSummary:
@@ -234,8 +259,8 @@ def _run(
             failed.append((str(job.source), outcome))
         else:
             done += 1
-            if record:
-                manifest.append(record, outcome)
+            if note:
+                note(outcome)
         if progress:
             progress(skipped + done + len(failed), total)
     return FileSummary(done, skipped, tuple(failed))
@@ -296,18 +321,17 @@ def _lossless_name(source: str) -> str:
     return source if Path(source).suffix.lower() in lossless.LOSSLESS else source + ".png"
 
 
-def _resume(record: Path, wanted: Header, ring: KeyRing) -> tuple[Header, dict[str, Entry]]:
-    header, entries = manifest.load(record)
-    header.check_key(ring)
+def _continued(record: Path, found: Header, wanted: Header, ring: KeyRing) -> Header:
+    """The interrupted run's header, if what is wanted continues that run."""
+    found.check_key(ring)
     for field in ("cipher", "params", "policy"):
-        found, asked = getattr(header, field), getattr(wanted, field)
-        if found != asked:
+        before, asked = getattr(found, field), getattr(wanted, field)
+        if before != asked:
             raise CipherError(
-                f"{record.parent} holds images encrypted with {field} {found}, asked is {asked}; "
+                f"{record.parent} holds images encrypted with {field} {before}, asked is {asked}; "
                 "choose another folder"
             )
-    manifest.trim(record)
-    return header, entries
+    return found
 
 
 def _beside(target: Path) -> Path:
