@@ -20,7 +20,7 @@ from fedenc.training.loop import Progress
 from server.app import Event, Given, Outcome, serve
 from server.collector import QUERIES, SCORE, UPLOAD
 from server.pool import Pool
-from server.trainer import Scores, Trained, Trainer
+from server.trainer import Awaited, Trained, Trainer
 
 MODEL = Trained({"model.safetensors": b"weights"}, "0" * 64, "cpu", 1, "fp32", 1, 1.0, 1.0, 0.1, [])
 
@@ -53,8 +53,8 @@ class FakeTrainer:
     def adopt(self, files: Any, foreign: Any = None) -> None:
         self.log.append(f"adopt {files} {foreign}")
 
-    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
-        return np.zeros((len(images), 5), np.float32)
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
+        return lambda: np.zeros((len(images), 5), np.float32)
 
     def close(self) -> None:
         self.log.append("close")
