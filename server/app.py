@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.serverapp import Grid
-from flwr.superlink.grid import InMemoryGrid
 
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
@@ -162,6 +161,8 @@ def _meet(
             )
         time.sleep(0.05)
     on_event(Event("nodes", count, count))
+    from flwr.superlink.grid import InMemoryGrid  # it takes long to import, and only runs need it
+
     exchange = Exchange(grid, view.server.deadline)
     if isinstance(grid, InMemoryGrid):  # simulated: nodes share processes
         exchange.window = window_of(client_processes())

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
@@ -195,5 +195,5 @@ def _reason(error: Error) -> str:
 
 def _size(content: RecordDict) -> int:
     """Bytes of the arrays in a message, at least one."""
-    arrays = (a for record in content.array_records.values() for a in record.values())
-    return max(1, sum(len(array.data) for array in arrays))
+    records = (record for record in content.values() if isinstance(record, ArrayRecord))
+    return max(1, sum(len(array.data) for record in records for array in record.values()))

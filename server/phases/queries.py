@@ -49,7 +49,8 @@ class Queries(Phase):
     ) -> None:
         outsiders = range(view.participants, view.participants + view.outsiders)
         super().__init__(roster, {*members, *outsiders})
-        self._view, self._predictor = view, predictor
+        self._rules = {condition: rules(view, condition) for condition in view.conditions}
+        self._predictor = predictor
         self._entitled = frozenset(self.wanted)
         self._answered: set[int] = set()  # or being answered
         self._batches: deque[_Batch] = deque()
@@ -57,7 +58,7 @@ class Queries(Phase):
 
     def request(self, ids: tuple[int, ...] | None, attempt: int) -> RecordDict:
         """Ask for query images, by condition."""
-        return asking(ids, attempt, conditions=list(self._view.conditions))
+        return asking(ids, attempt, conditions=list(self._rules))
 
     def accept(self, answer: Answer, facts: Mapping[str, Any]) -> Verdict:
         """Check the query shards of one reply and have them scored, in one batch a classifier.
@@ -70,9 +71,9 @@ class Queries(Phase):
 
         def judge(shard: Shard) -> None:
             purpose = shard.manifest.purpose
-            if purpose not in self._view.conditions:
+            if purpose not in self._rules:
                 raise ShardError(f"condition {purpose!r} was not asked for")
-            check(shard, rules(self._view, purpose), purpose=purpose)
+            check(shard, self._rules[purpose], purpose=purpose)
             if (shard.participant, purpose) in seen:
                 raise ShardError(f"condition {purpose!r} comes twice")
             seen[shard.participant, purpose] = shard

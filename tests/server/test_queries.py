@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from fedenc.scenario.sections import Server
 from fedenc.shard import Shard
-from fedenc.wire import pack, unpack_arrays
+from fedenc.wire import pack, unpack_arrays, unpack_facts
 from server.app import Answered, answer_queries
 from server.collector import SCORE, UPLOAD, Roster
 from server.exchange import Exchange, Request
@@ -115,11 +115,19 @@ def watched_scores(monkeypatch: pytest.MonkeyPatch) -> dict[str, RecordDict]:
     return received
 
 
+def sent_scores(received: dict[str, RecordDict], i: int) -> dict[str, npt.NDArray[Any]]:
+    """A participant's own rows of what its node was sent."""
+    content = next(c for c in received.values() if i in unpack_facts(c)["participants"])
+    arrays = unpack_arrays(content.array_records["scores"])
+    rows = unpack_facts(content)["rows"][str(i)]
+    return {condition: arrays[condition][slice(*own)] for condition, own in rows.items()}
+
+
 def test_scores_go_back_in_the_order_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     received = watched_scores(monkeypatch)
     ask(monkeypatch, Asking())
     for i in range(5):
-        scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
+        scores = sent_scores(received, i)
         assert scores.keys() == {"plain", "encrypted"}
         for shard in queries(i):
             np.testing.assert_array_equal(scores[shard.manifest.purpose], expected(shard.images))
@@ -131,7 +139,7 @@ def test_foreign_queries_go_to_the_other_classifier(monkeypatch: pytest.MonkeyPa
     _, predictor, _ = ask(monkeypatch, Asking(conditions), conditions=conditions)
     assert predictor.batches == 2 * 5
     for i in range(5):
-        scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
+        scores = sent_scores(received, i)
         encrypted, foreign = queries(i, conditions)
         np.testing.assert_array_equal(scores["encrypted"], expected(encrypted.images))
         np.testing.assert_array_equal(scores["foreign"], -expected(foreign.images))
