@@ -195,7 +195,9 @@ class ActorTrainer:
 
         The actor answers one call after another; the images may change once this returns.
         """
-        return functools.partial(fetch, self._actor.predict.remote(images, self._view.flip, foreign))
+        return functools.partial(
+            fetch, self._actor.predict.remote(images, self._view.flip, foreign)
+        )
 
     def close(self) -> None:
         """Give the actor's resources back, if Ray itself has not ended."""

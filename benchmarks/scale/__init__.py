@@ -1,1 +1,1 @@
-"""Upload: participants' shards through Flower into the provider's pool, beside raw Ray."""
+"""Scale: uploads beside raw Ray, and whole simulations by phase, for growing federations."""

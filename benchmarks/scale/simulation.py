@@ -9,7 +9,8 @@ from unittest import mock
 
 import ray
 
-from benchmarks.scale.uploads import peak_resident
+from benchmarks.scale.memory import peak_resident
+from fedenc import provenance
 from fedenc.scenario import Scenario
 from server.actor import ActorTrainer
 from server.app import Event
@@ -65,12 +66,10 @@ def measure(scenario: Scenario, folder: Path, began: float) -> dict[str, Any]:
     watch.mark("imports")
     experiment = prepare(scenario)
     watch.mark("check")
-    phases: list[str] = []
 
     def note(event: Event) -> None:
         if event.phase == "upload" and event.done:
-            watch.mark("uploads" if "uploads first" in phases else "first upload")
-            phases.append("uploads first")
+            watch.mark("uploads" if "first upload" in watch.parts else "first upload")
         elif event.phase in ("nodes", "queries", "score"):
             watch.mark(event.phase)
 
@@ -87,6 +86,7 @@ def measure(scenario: Scenario, folder: Path, began: float) -> dict[str, Any]:
         result = simulate(experiment, folder, on_event=note).result
     watch.mark("results")
     return {
+        "commit": provenance.commit(),
         "parts": watch.parts,
         "participants": result["clients"]["uploaded"],
         "seconds": sum(wall for _, wall in watch.parts.values()),
