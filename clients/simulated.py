@@ -213,6 +213,12 @@ class Population:
         counts[luckier] += 1
         return counts
 
+    @cached_property
+    def _pieces(self) -> dict[Condition, tuple[Indices, Indices]]:
+        """For every part, where each participant's piece begins and how many images it has."""
+        sizes = {c: np.minimum(self._queries, len(p)) for c, p in self._test_parts.items()}
+        return {c: (np.cumsum(found) - found, found) for c, found in sizes.items()}
+
     def _held_out(self, i: int) -> dict[Condition, Labelled]:
         """This participant's test images by condition: consecutive pieces of each part, starting
         from its beginning again when it is used up."""
@@ -221,10 +227,10 @@ class Population:
         for condition, part in self._test_parts.items():
             if condition == SAME_KEY and (i in self.plain or i >= self.scenario.clients.count):
                 continue  # no key of this participant protects training images
-            sizes = np.minimum(self._queries, len(part))
+            begins, sizes = self._pieces[condition]
             if not sizes[i]:
                 continue  # others ask instead
-            mine = part[(sizes[:i].sum() + np.arange(sizes[i])) % len(part)]
+            mine = part[(begins[i] + np.arange(sizes[i])) % len(part)]
             held_out[condition] = Labelled(test.images[mine], test.labels[mine])
         for condition in self._shared:
             source = PLAIN if self.scenario.paired else ENCRYPTED
