@@ -48,7 +48,8 @@ class ClientProcesses(RayBackend):
 
     def build(self, app_fn: Callable[[], ClientApp]) -> None:
         """Ask Ray for one actor per CPU of the cluster, without waiting for any."""
-        self.app_fn = functools.partial(_unpacked, cloudpickle.dumps(app_fn))
+        packed: bytes = cloudpickle.dumps(app_fn)  # type: ignore[no-untyped-call]
+        self.app_fn = functools.partial(_unpacked, packed)
         self._size = pool_size_from_resources(self.client_resources)
         for _ in range(self._size):
             self._start()
