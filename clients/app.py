@@ -8,7 +8,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, cast
 
-from flwr.app import Context, Message, RecordDict
+from flwr.app import ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from clients.faults import Fault
@@ -144,6 +144,7 @@ def _queries(
 def _score(
     host: Host, i: int, facts: Mapping[str, Any], content: RecordDict, reply: _Reply
 ) -> None:
-    record = content.array_records[f"scores.{i}"]
-    answers = cast("dict[Condition, Scores]", unpack_arrays(record))
+    arrays = unpack_arrays(cast("ArrayRecord", content["scores"]))
+    rows: Mapping[Condition, tuple[int, int]] = facts["rows"][str(i)]
+    answers: dict[Condition, Scores] = {c: arrays[c][slice(*own)] for c, own in rows.items()}
     reply.facts["scores"][str(i)] = host.participant(i).score(answers).to_json()

@@ -217,6 +217,12 @@ class Population:
         counts[luckier] += 1
         return counts
 
+    @cached_property
+    def _pieces(self) -> dict[Condition, tuple[Indices, Indices]]:
+        """For every part, where each participant's piece begins and how many images it has."""
+        sizes = {c: np.minimum(self._queries, len(p)) for c, p in self._test_parts.items()}
+        return {c: (np.cumsum(found) - found, found) for c, found in sizes.items()}
+
     def asked(self, i: int) -> dict[Condition, Indices]:
         """Which test images participant ``i`` asks about, by condition, except conditions with the
         images of another: consecutive pieces of each part, starting from its beginning again when
@@ -225,9 +231,9 @@ class Population:
         for condition, part in self._test_parts.items():
             if condition == SAME_KEY and (i in self.plain or i >= self.scenario.clients.count):
                 continue  # no key of this participant protects training images
-            sizes = np.minimum(self._queries, len(part))
+            begins, sizes = self._pieces[condition]
             if sizes[i]:  # otherwise others ask instead
-                found[condition] = part[(sizes[:i].sum() + np.arange(sizes[i])) % len(part)]
+                found[condition] = part[(begins[i] + np.arange(sizes[i])) % len(part)]
         return found
 
     def distinct(self, condition: Condition, participants: Iterable[int]) -> int:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -21,6 +22,7 @@ from fedenc.errors import ShardError
 VERSION = 2  # counts changes of shards and of how ciphers draw their keys
 TRAIN = "train"
 NONCE_BYTES = 16
+_NONCE = re.compile(f"[0-9a-f]{{{2 * NONCE_BYTES}}}")
 
 ParamValue = bool | int | float | str
 
@@ -227,6 +229,11 @@ class Rules:
     views: int
     ciphers: tuple[tuple[str, Mapping[str, ParamValue]], ...]
 
+    @cached_property
+    def methods(self) -> list[str]:
+        """The allowed ciphers as text."""
+        return [_method(name, params) for name, params in self.ciphers]
+
 
 def check(shard: Shard, rules: Rules, *, purpose: str) -> None:
     """Compare every field with the bytes and with the rules.
@@ -263,7 +270,7 @@ def _manifest_problems(m: Manifest, rules: Rules, purpose: str) -> Iterable[str]
         yield f"purpose {m.purpose[:40]!r}, expected {purpose!r}"
     if not 0 <= m.participant < rules.participants:
         yield f"participant {m.participant}, expected 0 to {rules.participants - 1}"
-    if not re.fullmatch(f"[0-9a-f]{{{2 * NONCE_BYTES}}}", m.nonce):
+    if not _NONCE.fullmatch(m.nonce):
         yield f"nonce is not {2 * NONCE_BYTES} hexadecimal digits"
     if m.shape != rules.shape:
         yield f"images are {m.shape} (channels, height, width), expected {rules.shape}"
@@ -271,9 +278,8 @@ def _manifest_problems(m: Manifest, rules: Rules, purpose: str) -> Iterable[str]
         yield f"{m.rows} images, expected at least one"
     if m.views != rules.views:
         yield f"{m.views} views of an image, expected {rules.views}"
-    allowed = [_method(name, params) for name, params in rules.ciphers]
-    if (found := _method(m.cipher, m.params)) not in allowed:
-        yield f"cipher {found[:100]}, allowed are {', '.join(allowed)}"
+    if (found := _method(m.cipher, m.params)) not in rules.methods:
+        yield f"cipher {found[:100]}, allowed are {', '.join(rules.methods)}"
 
 
 def _method(cipher: str, params: Mapping[str, ParamValue]) -> str:

@@ -4,6 +4,7 @@ Bytes reach it through Ray, never through a path that both machines would have t
 several workers is in :mod:`server.parallel`.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from server.recipe import begin, model_files, with_model
 from server.trainer import (
     CHECKPOINT_SECONDS,
     PROGRESS_SECONDS,
+    Awaited,
     Pace,
     ReceivedPool,
     Scores,
@@ -189,10 +191,14 @@ class ActorTrainer:
         self.place()
         fetch(self._actor.adopt.remote(files, foreign))
 
-    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
-        """Class scores float32 N×classes for uint8 N×C×H×W images."""
-        scores: Scores = fetch(self._actor.predict.remote(images, self._view.flip, foreign))
-        return scores
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
+        """Begin to compute class scores float32 N×classes for uint8 N×C×H×W images.
+
+        The actor answers one call after another; the images may change once this returns.
+        """
+        return functools.partial(
+            fetch, self._actor.predict.remote(images, self._view.flip, foreign)
+        )
 
     def close(self) -> None:
         """Give the actor's resources back, if Ray itself has not ended."""

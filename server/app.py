@@ -17,12 +17,13 @@ from fedenc.training.loop import Progress
 from fedenc.training.model_files import ModelFiles
 from server.actor import ActorTrainer
 from server.collector import Failure, Phase, Roster, collect
-from server.exchange import Exchange
+from server.exchange import Exchange, window_of
 from server.parallel import ParallelTrainer
 from server.phases.queries import Queries
 from server.phases.score import Score, Tally
 from server.phases.upload import collect_uploads
 from server.pool import Pool, PoolWriter
+from server.ray import client_processes
 from server.trainer import Predictor, Trained, Trainer
 
 _NODES_TIMEOUT = 60.0  # seconds to wait for nodes to register
@@ -160,7 +161,11 @@ def _meet(
             )
         time.sleep(0.05)
     on_event(Event("nodes", count, count))
+    from flwr.superlink.grid import InMemoryGrid  # it takes long to import, and only runs need it
+
     exchange = Exchange(grid, view.server.deadline)
+    if isinstance(grid, InMemoryGrid):  # simulated: nodes share processes
+        exchange.window = window_of(client_processes())
     return exchange, Roster(tuple(sorted(nodes)), view.participants + view.outsiders)
 
 

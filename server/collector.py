@@ -92,6 +92,9 @@ class Phase(ABC):
         It must copy what it keeps.
         """
 
+    def finish(self) -> None:  # noqa: B027  (most phases have nothing under way)
+        """Wait for what earlier answers have set going. Called when no more are expected."""
+
     @property
     def name(self) -> str:
         """The phase as it is called in results: ``upload``, ``queries`` or ``score``."""
@@ -167,12 +170,13 @@ def collect(
             exchange.rest()
         if attempt and phase.roster.unknown():
             ask_roster(exchange, phase.roster)
-        for answers in exchange.ask(list(_requests(phase, attempt))):
+        for answers in exchange.ask(_requests(phase, attempt)):
             while answers:  # replies are large: let go of each as soon as it is recorded
                 _record(answers.pop(0), phase)
             progress(total - len(phase.wanted))
         if not phase.wanted:
             break
+    phase.finish()
     return phase.failures()
 
 
@@ -189,7 +193,8 @@ def _requests(phase: Phase, attempt: int) -> Iterator[Request]:
                 yield Request(node, phase.kind, phase.request(ids, attempt), ids)
     else:
         for i in sorted(phase.wanted):
-            if (owner := roster.node_of(i)) is not None:
+            # A late answer may have served it by the time that its turn comes.
+            if (owner := roster.node_of(i)) is not None and i in phase.wanted:
                 yield Request(owner, phase.kind, phase.request((i,), attempt), (i,))
 
 
@@ -220,7 +225,7 @@ def _record(answer: Answer, phase: Phase) -> None:
             reason = stated if isinstance(stated, str) else missing
     except ShardError as error:
         reason = f"unreadable answer: {error}"
-    for i in phase.concerned(answer):
+    for i in set(phase.concerned(answer)) - served:
         phase.reasons[i] = _line(refused.get(i, reason))
     if answer.request.node not in roster.hosted:
         phase.unassigned = _line(f"its node did not say whom it hosts: {reason}")

@@ -11,15 +11,15 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from flwr.app import Error, Message, RecordDict
+from flwr.app import ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-_POLL = 0.02  # seconds between looks at an idle link
+_POLL = (0.001, 0.02)  # seconds between looks at an idle link, at least and at most
 _START_TIMEOUT = 120.0  # seconds, at least, until the first answer of all
 _REST = 10.0  # seconds, at most, to wait for a process that died
 _STARTS = 3  # process starts that may lie between two answers
-_WINDOW = (4, 64)  # requests in flight: at least, at most
+_WINDOW = (4, 64)  # requests in flight where every node works for itself: at least, at most
 _IN_FLIGHT = 48 << 20  # bytes of replies that may wait at once, judged by the largest one seen
 # What Flower raises where a reply's bytes are no message; a lost link raises other errors.
 _MALFORMED = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, DecodeError)
@@ -47,10 +47,16 @@ class Answer:
 
 @dataclass
 class Exchange:
-    """Sends requests through a grid and yields an answer for each; late ones too, if they come."""
+    """Sends requests through a grid and yields an answer for each; late ones too, if they come.
+
+    Attributes:
+        deadline: seconds without any answer after which what was sent is given up.
+        window: requests in flight, at least (however large replies are) and at most.
+    """
 
     grid: Grid
     deadline: float
+    window: tuple[int, int] = _WINDOW  # requests in flight: at least, and at most
     _sent: dict[str, tuple[Request, float]] = field(default_factory=dict)
     _given_up: dict[str, tuple[Request, float]] = field(default_factory=dict)
     _unsent: list[Answer] = field(default_factory=list)
@@ -87,8 +93,8 @@ class Exchange:
                 if self._startup is None:  # not one answer ever: the rest need not be tried
                     yield [Answer(r, None, "no node has answered anything") for r in queue]
                 last = time.monotonic()
-            else:
-                time.sleep(_POLL)
+            else:  # look soon where answers come often
+                time.sleep(max(_POLL[0], min(_POLL[1], (time.monotonic() - last) / 2)))
 
     def rest(self) -> None:
         """Where a node has failed, give its process the time that it takes to start: while Ray
@@ -108,7 +114,7 @@ class Exchange:
         return self.deadline + _STARTS * self._startup
 
     def _window(self) -> int:
-        least, most = _WINDOW
+        least, most = self.window
         if not self._largest:
             return least
         return max(least, min(most, _IN_FLIGHT // self._largest))
@@ -173,6 +179,12 @@ class Exchange:
         return answers
 
 
+def window_of(processes: int) -> tuple[int, int]:
+    """The window for as many processes that share all nodes' work, as in a simulation: one request
+    for each, and the next where replies are not too large. More would only wait."""
+    return processes, 2 * processes
+
+
 def _reason(error: Error) -> str:
     """A node's failure in few words. In a simulation Ray reports a dead process at length."""
     text = " ".join(str(error.reason or f"error code {error.code}").split())
@@ -183,5 +195,5 @@ def _reason(error: Error) -> str:
 
 def _size(content: RecordDict) -> int:
     """Bytes of the arrays in a message, at least one."""
-    arrays = (a for record in content.array_records.values() for a in record.values())
-    return max(1, sum(len(array.data) for array in arrays))
+    records = (record for record in content.values() if isinstance(record, ArrayRecord))
+    return max(1, sum(len(array.data) for record in records for array in record.values()))

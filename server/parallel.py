@@ -34,9 +34,9 @@ from server.ray import cluster_resources, fetch, on_this_machine, worker_resourc
 from server.recipe import begin, model_files, with_model
 from server.trainer import (
     CHECKPOINT_SECONDS,
+    Awaited,
     Pace,
     ReceivedPool,
-    Scores,
     Trained,
     TrainedModel,
     device_name,
@@ -251,8 +251,8 @@ class ParallelTrainer:
         self._predictor = self._predictor or ActorTrainer(self._view)
         self._predictor.adopt(files, foreign)
 
-    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
-        """Class scores float32 N×classes for uint8 N×C×H×W images."""
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
+        """Begin to compute class scores float32 N×classes for uint8 N×C×H×W images."""
         assert self._predictor is not None, "predict comes after train or adopt"
         return self._predictor.predict(images, foreign=foreign)
 

@@ -56,6 +56,15 @@ def cluster_resources() -> Mapping[str, float]:
     return found
 
 
+def client_processes() -> int:
+    """Processes that do the work of all nodes of a simulation: one for every CPU of the cluster.
+
+    Raises:
+        EngineError: Ray did not start in time.
+    """
+    return max(1, int(cluster_resources().get("CPU", 1)))
+
+
 def gpus_per_worker(server: Server, cluster: Mapping[str, float]) -> int:
     """GPUs to ask Ray for, for each worker: none or one.
 

@@ -18,6 +18,7 @@ from server.pool import Pool
 PROGRESS_SECONDS = 1.0  # between two reports within an epoch
 CHECKPOINT_SECONDS = 5.0  # between two checkpoints, at least; they cost a copy of the weights each
 Scores = npt.NDArray[np.float32]
+Awaited = Callable[[], Scores]  # waits for scores that are being computed
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,14 @@ class Trained(TrainedModel):
 class Predictor(Protocol):
     """Whoever turns query images into class scores."""
 
-    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
-        """uint8 N×C×H×W to float32 N×classes; ``foreign`` asks the classifier that never met the
-        participants' transformation network."""
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
+        """Begin to turn uint8 N×C×H×W into float32 N×classes; ``foreign`` asks the classifier that
+        never met the participants' transformation network.
+
+        Returns:
+            What waits for the scores. It raises TrainingError where the model cannot take such
+            images or its process is lost, and EngineError where it does not answer in time.
+        """
 
 
 class Trainer(Predictor, Protocol):

@@ -7,6 +7,7 @@ Here a message goes only to an actor that has started, a dead actor is replaced 
 nothing is waited for once the server is done.
 """
 
+import functools
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import PARTITION_ID_KEY
 from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 from flwr.simulation.ray_transport.ray_actor import ClientAppActor, pool_size_from_resources
+from ray import cloudpickle
 
 from fedenc.errors import EngineError
 
@@ -46,7 +48,8 @@ class ClientProcesses(RayBackend):
 
     def build(self, app_fn: Callable[[], ClientApp]) -> None:
         """Ask Ray for one actor per CPU of the cluster, without waiting for any."""
-        self.app_fn = app_fn
+        packed: bytes = cloudpickle.dumps(app_fn)  # type: ignore[no-untyped-call]
+        self.app_fn = functools.partial(_unpacked, packed)
         self._size = pool_size_from_resources(self.client_resources)
         for _ in range(self._size):
             self._start()
@@ -138,6 +141,13 @@ class ClientProcesses(RayBackend):
         with self._lock:
             self._busy.remove(actor)
             self._start()
+
+
+@functools.lru_cache(maxsize=1)
+def _unpacked(app_fn: bytes) -> ClientApp:
+    """The client app, pickled and unpickled once and not for every message."""
+    app: ClientApp = cloudpickle.loads(app_fn)()
+    return app
 
 
 def _succeeded(future: Any) -> bool:

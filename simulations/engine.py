@@ -152,11 +152,13 @@ def simulate(server_app: "ServerApp", client_app: "ClientApp", scenario: Scenari
         FedencError: whatever the server app raised.
         EngineError: Flower or Ray failed.
     """
+    from flwr.server.superlink.fleet.vce import vce_api
     from flwr.server.superlink.fleet.vce.backend import raybackend
     from flwr.serverapp import ServerApp
     from flwr.simulation import run_simulation
 
     from simulations.backend import ClientProcesses
+    from simulations.delivery import deliver
 
     server_done = threading.Event()
     observed = ServerApp()
@@ -170,8 +172,12 @@ def simulate(server_app: "ServerApp", client_app: "ClientApp", scenario: Scenari
 
     backend = functools.partial(ClientProcesses, server_done)
     try:
-        # Flower looks its backend up by this name when a simulation starts.
-        with warnings.catch_warnings(), mock.patch.object(raybackend, "RayBackend", backend):
+        # Flower looks both up by these names when a simulation starts.
+        with (
+            warnings.catch_warnings(),
+            mock.patch.object(raybackend, "RayBackend", backend),
+            mock.patch.object(vce_api, "add_messages_to_queue", deliver),
+        ):
             warnings.simplefilter("ignore")
             run_simulation(
                 server_app=observed,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from flwr.app import RecordDict
 
 from fedenc.scenario.sections import ENCRYPTED, PLAIN
@@ -42,10 +43,19 @@ class Score(Phase):
         self.tallies: dict[int, Tally] = {}
 
     def request(self, ids: tuple[int, ...] | None, attempt: int) -> RecordDict:
-        """Send the scores of the participants asked."""
-        content = asking(ids or (), attempt)
+        """Send the scores of the participants asked: one array a condition, and whose rows are
+        whose. Many small arrays would cost the driver more than all else in this phase."""
+        parts: dict[str, list[Scores]] = {}
+        ends: dict[str, int] = {}
+        rows: dict[str, dict[str, tuple[int, int]]] = {}
         for i in ids or ():
-            content[f"scores.{i}"] = pack_arrays(dict(self._scores[i]))
+            for condition, scores in self._scores[i].items():
+                first = ends.get(condition, 0)
+                ends[condition] = first + len(scores)
+                rows.setdefault(str(i), {})[condition] = first, ends[condition]
+                parts.setdefault(condition, []).append(scores)
+        content = asking(ids or (), attempt, rows=rows)
+        content["scores"] = pack_arrays({c: np.concatenate(found) for c, found in parts.items()})
         return content
 
     def accept(self, answer: Answer, facts: Mapping[str, Any]) -> Verdict:

@@ -9,7 +9,7 @@ from benchmarks.__main__ import first_paragraph, found, main
 
 def test_every_benchmark_is_described_in_one_line_and_can_be_run() -> None:
     listed = dict(found())
-    assert "upload" in listed
+    assert "scale" in listed
     for name, about in listed.items():
         assert about, f"benchmarks/{name}/README.md starts with no paragraph"
         assert "\n" not in about
@@ -39,4 +39,4 @@ def test_first_paragraph(markdown: str, expected: str) -> None:
 
 def test_the_list_names_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     main()
-    assert "python -m benchmarks.upload.run" in capsys.readouterr().out
+    assert "python -m benchmarks.scale.run" in capsys.readouterr().out

@@ -143,12 +143,13 @@ def test_queries_and_who_has_none() -> None:
 
 
 def test_scores_are_counted_for_each() -> None:
-    content = pack({"participants": [3, 4]})
+    rows = {"3": {"plain": (0, 4)}, "4": {"plain": (4, 7)}}
+    content = pack({"participants": [3, 4], "rows": rows})
     right = Node().participant(3)
     order = right._orders["plain"]
     scores = np.eye(3, dtype=np.float32)[right.held_out["plain"].labels[order]]
-    content["scores.3"] = pack_arrays({"plain": scores})
-    content["scores.4"] = pack_arrays({"plain": np.ones((4, 4, 4), np.float32)[0, 0]})
+    too_few = np.ones((3, 3), np.float32)
+    content["scores"] = pack_arrays({"plain": np.concatenate([scores, too_few])})
     reply = unpack_facts(ask(Node(), "score", content))
     assert reply["scores"]["3"] == {
         "correct": {"plain": 4}, "total": {"plain": 4}, "agree": None, "pairs": None, "both": None,

@@ -9,8 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import ray
-from fake_grid import Behaviour, Reply, answer, link, make_shard, provider_view
+from fake_grid import (
+    Behaviour,
+    Clock,
+    FakeGrid,
+    Reply,
+    answer,
+    link,
+    make_shard,
+    provider_view,
+)
 from flwr.app import Error
+from flwr.superlink.grid import InMemoryGrid
 
 import server.app
 from fedenc.errors import EngineError, QuorumError
@@ -19,8 +29,9 @@ from fedenc.scenario.sections import Model, Server
 from fedenc.training.loop import Progress
 from server.app import Event, Given, Outcome, serve
 from server.collector import QUERIES, SCORE, UPLOAD
+from server.exchange import Exchange, window_of
 from server.pool import Pool
-from server.trainer import Scores, Trained, Trainer
+from server.trainer import Awaited, Trained, Trainer
 
 MODEL = Trained({"model.safetensors": b"weights"}, "0" * 64, "cpu", 1, "fp32", 1, 1.0, 1.0, 0.1, [])
 
@@ -53,8 +64,8 @@ class FakeTrainer:
     def adopt(self, files: Any, foreign: Any = None) -> None:
         self.log.append(f"adopt {files} {foreign}")
 
-    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Scores:
-        return np.zeros((len(images), 5), np.float32)
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
+        return lambda: np.zeros((len(images), 5), np.float32)
 
     def close(self) -> None:
         self.log.append("close")
@@ -168,3 +179,17 @@ def test_too_few_gpus_show_before_anyone_is_asked(
     grid: Any = SimpleNamespace()  # which nobody may use
     with pytest.raises(EngineError, match="workers = 2, but the Ray cluster has 1 GPUs"):
         serve(grid, provider_view(server=Server(workers=2)), 1, tmp_path, print)
+
+
+def test_in_a_simulation_the_window_follows_the_client_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Simulated(FakeGrid, InMemoryGrid):
+        pass
+
+    monkeypatch.setattr(server.app, "client_processes", lambda: 3)
+    for kind, window in ((Simulated, window_of(3)), (FakeGrid, Exchange.window)):
+        grid: Any = kind(Clock(), honest)
+        grid.node_ids = range(5)
+        exchange, _ = server.app._meet(grid, provider_view(), 5, lambda event: None)
+        assert exchange.window == window

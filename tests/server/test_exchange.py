@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedenc.wire import pack
-from server.exchange import Answer, Request
+from server.exchange import Answer, Request, window_of
 
 
 def requests(count: int) -> list[Request]:
@@ -33,6 +33,45 @@ def test_the_window_follows_the_size_of_replies(monkeypatch: pytest.MonkeyPatch)
     for batch in exchange.ask(requests(50)):
         batch.clear()
     assert grid.most == 4
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    window=st.integers(1, 5).flatmap(lambda n: st.tuples(st.just(n), st.integers(n, 12))),
+    replies=st.lists(
+        st.tuples(st.floats(0, 3).map(lambda s: round(s, 1)), st.sampled_from([0, 1, 60])),
+        min_size=1,
+        max_size=40,
+    ),
+)
+def test_the_window_is_never_exceeded_and_its_least_is_kept_busy(
+    window: tuple[int, int], replies: list[tuple[float, int]]
+) -> None:
+    def behaviour(node: int, *_: object) -> list[tuple[float, RecordDict]]:
+        delay, rows = replies[node]
+        return [(delay, answer([node], [make_shard(node, rows=rows)] if rows else []))]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr("server.exchange._IN_FLIGHT", 10_000)  # three of the largest
+        exchange, grid = link(monkeypatch, behaviour)
+        exchange.window = window
+        answers = [a for batch in exchange.ask(requests(len(replies))) for a in batch]
+    assert sorted(a.request.node for a in answers) == list(range(len(replies)))
+    assert min(window[0], len(replies)) <= grid.most <= window[1]
+
+
+def test_processes_that_share_the_work_have_one_request_each_and_one_more() -> None:
+    assert window_of(2) == (2, 4)
+    assert window_of(96) == (96, 192)
+
+
+def test_where_answers_come_fast_they_are_looked_for_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange, grid = link(monkeypatch, lambda node, *_: [(0.002, answer([node]))])
+    exchange.window = window_of(1)
+    began = grid.clock.now
+    for _ in exchange.ask(requests(200)):
+        pass
+    assert grid.clock.now - began < 3 * 0.002 * 200 / 2
 
 
 def test_the_silent_are_given_up_after_the_deadline_without_any_answer(

@@ -11,13 +11,15 @@ from flwr.app import Error, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedenc.errors import TrainingError
 from fedenc.scenario.sections import Server
 from fedenc.shard import Shard
-from fedenc.wire import pack, unpack_arrays
+from fedenc.wire import pack, unpack_arrays, unpack_facts
 from server.app import Answered, answer_queries
 from server.collector import SCORE, UPLOAD, Roster
 from server.exchange import Exchange, Request
 from server.phases.score import Tally, read_tally
+from server.trainer import Awaited
 
 
 class MeanPredictor:
@@ -26,11 +28,9 @@ class MeanPredictor:
     def __init__(self) -> None:
         self.batches = 0
 
-    def predict(
-        self, images: npt.NDArray[np.uint8], *, foreign: bool = False
-    ) -> npt.NDArray[np.float32]:
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
         self.batches += 1
-        return -expected(images) if foreign else expected(images)
+        return lambda: -expected(images) if foreign else expected(images)
 
 
 def expected(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -76,11 +76,15 @@ class Asking:
 
 
 def ask(
-    monkeypatch: pytest.MonkeyPatch, world: Any, members: set[int] | None = None, **view: Any
+    monkeypatch: pytest.MonkeyPatch,
+    world: Any,
+    members: set[int] | None = None,
+    predictor: MeanPredictor | None = None,
+    **view: Any,
 ) -> tuple[Answered, MeanPredictor, Any]:
     exchange, grid = link(monkeypatch, world)
     seen = provider_view(**view)
-    predictor = MeanPredictor()
+    predictor = predictor or MeanPredictor()
     answered = answer_queries(
         exchange,
         Roster(tuple(range(5)), 5),
@@ -116,11 +120,19 @@ def watched_scores(monkeypatch: pytest.MonkeyPatch) -> dict[str, RecordDict]:
     return received
 
 
+def sent_scores(received: dict[str, RecordDict], i: int) -> dict[str, npt.NDArray[Any]]:
+    """A participant's own rows of what its node was sent."""
+    content = next(c for c in received.values() if i in unpack_facts(c)["participants"])
+    arrays = unpack_arrays(content.array_records["scores"])
+    rows = unpack_facts(content)["rows"][str(i)]
+    return {condition: arrays[condition][slice(*own)] for condition, own in rows.items()}
+
+
 def test_scores_go_back_in_the_order_of_the_queries(monkeypatch: pytest.MonkeyPatch) -> None:
     received = watched_scores(monkeypatch)
     ask(monkeypatch, Asking())
     for i in range(5):
-        scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
+        scores = sent_scores(received, i)
         assert scores.keys() == {"plain", "encrypted"}
         for shard in queries(i):
             np.testing.assert_array_equal(scores[shard.manifest.purpose], expected(shard.images))
@@ -132,7 +144,7 @@ def test_foreign_queries_go_to_the_other_classifier(monkeypatch: pytest.MonkeyPa
     _, predictor, _ = ask(monkeypatch, Asking(conditions), conditions=conditions)
     assert predictor.batches == 2 * 5
     for i in range(5):
-        scores = unpack_arrays(received[i].array_records[f"scores.{i}"])  # type: ignore[index]
+        scores = sent_scores(received, i)
         encrypted, foreign = queries(i, conditions)
         np.testing.assert_array_equal(scores["encrypted"], expected(encrypted.images))
         np.testing.assert_array_equal(scores["foreign"], -expected(foreign.images))
@@ -161,6 +173,70 @@ REFUSED: dict[str, Any] = {
     "lazy, in another's name": {"nothing": [0, 1]},
     "lazy nonsense": {"nothing": "all"},
 }
+
+
+class SlowPredictor(MeanPredictor):
+    """Notes how many batches it has at once; computes what it is waited for, or fails at one."""
+
+    def __init__(self, failing: int | None = None) -> None:
+        super().__init__()
+        self.failing = failing
+        self.waiting = self.most = 0
+
+    def predict(self, images: npt.NDArray[np.uint8], *, foreign: bool = False) -> Awaited:
+        number, images = self.batches, images.copy()
+        found = super().predict(images, foreign=foreign)
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+
+        def wait() -> npt.NDArray[np.float32]:
+            self.waiting -= 1
+            if number == self.failing:
+                raise TrainingError("the trainer was lost")
+            return found()
+
+        return wait
+
+
+def test_the_next_queries_are_taken_while_earlier_ones_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    predictor = SlowPredictor()
+    answered, _, _ = ask(monkeypatch, Asking(), predictor=predictor)
+    assert predictor.most == 2, "one is worked on, the next is there, and no more need memory"
+    assert predictor.waiting == 0
+    assert sorted(answered.tallies) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("batch", range(5))
+def test_a_prediction_that_fails_ends_the_run_and_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch, batch: int
+) -> None:
+    received = watched_scores(monkeypatch)
+    with pytest.raises(TrainingError, match="the trainer was lost"):
+        ask(monkeypatch, Asking(), predictor=SlowPredictor(failing=batch))
+    assert not received, "nobody scores a part of the answers"
+
+
+@settings(deadline=None, max_examples=25)
+@given(delays=st.lists(st.floats(0.1, 3).map(lambda s: round(s, 1)), min_size=5, max_size=5))
+def test_the_order_of_answers_changes_no_score(delays: list[float]) -> None:
+    conditions = ("plain", "encrypted", "foreign")
+    asking = Asking(conditions)
+
+    def late(node: int, kind: str, facts: dict[str, Any]) -> Sequence[Reply]:
+        return [(delays[node], content) for _, content in asking(node, kind, facts)]
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        received = watched_scores(monkeypatch)
+        ask(monkeypatch, late, conditions=conditions, predictor=SlowPredictor())
+    for i in range(5):
+        scores = sent_scores(received, i)
+        assert list(scores) == list(conditions)
+        for shard in queries(i, conditions):
+            sign = -1 if shard.manifest.purpose == "foreign" else 1
+            answers = scores[shard.manifest.purpose]
+            np.testing.assert_array_equal(answers, sign * expected(shard.images))
 
 
 @pytest.mark.parametrize("what", REFUSED)

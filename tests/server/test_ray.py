@@ -6,7 +6,13 @@ import ray
 import server.ray
 from fedenc.errors import EngineError
 from fedenc.scenario.sections import Server
-from server.ray import actor_options, cluster_resources, gpus_per_worker, worker_resources
+from server.ray import (
+    actor_options,
+    client_processes,
+    cluster_resources,
+    gpus_per_worker,
+    worker_resources,
+)
 
 
 def test_workers_need_a_gpu_each_or_none() -> None:
@@ -37,6 +43,14 @@ def test_resources_wait_for_a_ray_that_is_still_starting(monkeypatch: pytest.Mon
     asked.clear()
     with pytest.raises(EngineError, match="Ray did not start within 0 s"):
         cluster_resources()
+
+
+def test_every_cpu_of_the_cluster_is_a_client_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    offers = iter([{"CPU": 8.0, "GPU": 1.0}, {}])
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: next(offers))
+    assert client_processes() == 8
+    assert client_processes() == 1, "a window of none would never send anything"
 
 
 @pytest.mark.parametrize(

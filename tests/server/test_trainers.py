@@ -225,8 +225,10 @@ def _adopted(trainer: Trainer, files: Any) -> Any:
         parameter.data.neg_()
     changed, _ = server.recipe.model_files(model, provider_view(), "fp32")
     trainer.adopt(changed, files)
-    scores = trainer.predict(IMAGES, foreign=True)
-    np.testing.assert_allclose(scores, _scores(files), atol=1e-5)
+    waiting = trainer.predict(IMAGES), trainer.predict(IMAGES, foreign=True)
+    own, foreign = (scores() for scores in waiting)
+    np.testing.assert_allclose(own, _scores(changed), atol=1e-5)
+    np.testing.assert_allclose(foreign, _scores(files), atol=1e-5)
     return changed
 
 
@@ -235,7 +237,7 @@ def _scores(files: Any) -> Any:
 
 
 def _expect_scores(trainer: Trainer, files: Any) -> None:
-    np.testing.assert_allclose(trainer.predict(IMAGES), _scores(files), atol=1e-5)
+    np.testing.assert_allclose(trainer.predict(IMAGES)(), _scores(files), atol=1e-5)
 
 
 # Several workers

@@ -6,19 +6,20 @@ import time
 from pathlib import Path
 from typing import Any
 
-import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 import clients.app
+from benchmarks.scale.memory import peak_resident, resident
 from fedenc.errors import EngineError
 from fedenc.scenario import Scenario
 from fedenc.wire import pack, unpack_facts
 from server.collector import Roster
-from server.exchange import Exchange, Request
+from server.exchange import Exchange, Request, window_of
 from server.phases.upload import collect_uploads
 from server.pool import PoolWriter
+from server.ray import client_processes
 from simulations import engine
 from simulations.experiment import prepare
 from simulations.run import host
@@ -46,8 +47,8 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
         nodes = _nodes(grid, scenario.clients.nodes)
         _warm_up(grid, nodes)
         pool = PoolWriter(folder / "pool")
-        before, cpu, start = _resident(), time.process_time(), time.monotonic()
-        exchange = Exchange(grid, seen.server.deadline)
+        before, cpu, start = resident(), time.process_time(), time.monotonic()
+        exchange = Exchange(grid, seen.server.deadline, window_of(client_processes()))
         roster = Roster(nodes, seen.participants)
         collect_uploads(exchange, roster, pool, seen, lambda done: None)
         pool.close()  # brings the rest to disk, which is part of an upload
@@ -64,21 +65,6 @@ def measure(scenario: Scenario, folder: Path) -> dict[str, Any]:
     with engine.logs_in(folder / "log.txt"), engine.ray_session(None):
         engine.simulate(server_app, _client_app(scenario), scenario)
     return measured
-
-
-def peak_resident() -> int:
-    """The highest resident memory of this process so far, in bytes.
-
-    Not ``ru_maxrss``, which starts at what the process had that started this one.
-    """
-    status = Path("/proc/self/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmHWM:"))
-    return int(line.split()[1]) * 1024
-
-
-def _resident() -> int:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _client_app(scenario: Scenario) -> ClientApp:
@@ -106,7 +92,7 @@ def _warm_up(grid: Grid, nodes: tuple[int, ...]) -> None:
 
     One that dies as it starts is asked again, as a run would do.
     """
-    processes = int(ray.cluster_resources()["CPU"])  # type: ignore[no-untyped-call]
+    processes = client_processes()
     ready, reason = set[Any](), "no reason given"
     for _ in range(_ROUNDS):
         requests = [

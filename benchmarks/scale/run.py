@@ -1,6 +1,6 @@
-"""Upload seconds a participant, through Flower and through raw Ray, for growing federations.
+"""Whole simulations by part, and uploads beside raw Ray, for growing federations.
 
-``python -m benchmarks.upload.run --out results.json`` measures and prints the table of the README.
+``python -m benchmarks.scale.run --out results.json`` measures and prints the tables of the README.
 Every measurement runs in a process of its own; those to be compared follow one another, so that
 both meet the machine in about the same state, and whole rounds are repeated.
 """
@@ -10,20 +10,25 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.upload.measure import KINDS
-from benchmarks.upload.scenarios import IMAGES
+from benchmarks.scale import parts
+from benchmarks.scale.measure import KINDS
+from benchmarks.scale.scenarios import IMAGES
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
 from fedenc.provenance import commit, hardware, versions
 
+PER_NODE = 50  # of whole simulations
 COMPARED = ("fedenc", "ray", "premade")
+HERE = Path(__file__).resolve().parents[2]
 Row = dict[str, Any]
 
 
@@ -32,16 +37,35 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--participants", type=_count, nargs="+", default=[100, 1000, 5000])
-    parser.add_argument("--per-node", type=_count, nargs="+", default=[50, 1])
+    parser.add_argument(
+        "--whole",
+        type=_count,
+        nargs="*",
+        default=[100, 1000, 10_000],
+        metavar="PARTICIPANTS",
+        help="of whole simulations, 50 on each node",
+    )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="FOLDER",
+        help="a checkout of another commit, whose whole simulations are measured beside",
+    )
+    parser.add_argument(
+        "--participants",
+        type=_count,
+        nargs="*",
+        default=[100, 1000, 5000],
+        help="of uploads beside raw Ray",
+    )
+    parser.add_argument(
+        "--per-node", type=_count, nargs="+", default=[50, 1], help="of those, on each node"
+    )
     parser.add_argument("--rounds", type=_count, default=3, help="measurements of each kind")
     parser.add_argument(
         "--once", type=_count, default=2000, help="Flower nodes from which on one round must do"
     )
     parser.add_argument("--limit", type=float, default=1200.0, help="seconds for one measurement")
-    parser.add_argument(
-        "--simulation", action="store_true", help="also the memory of a whole simulation of 1,000"
-    )
     parser.add_argument("--out", type=Path, help="write the figures here, as JSON")
     given = parser.parse_args()
     found = run(
@@ -49,8 +73,11 @@ def main() -> int:
         rounds=given.rounds,
         once=given.once,
         limit=given.limit,
-        simulation=given.simulation,
+        whole=given.whole,
+        against=given.against,
     )
+    print(parts.table(found["simulations"]))
+    print()
     print(table(found["rows"]))
     if given.out:
         write_atomically(given.out, json.dumps(found, indent=2).encode() + b"\n")
@@ -63,7 +90,8 @@ def run(
     rounds: int,
     once: int = 2000,
     limit: float = 1200.0,
-    simulation: bool = False,
+    whole: Sequence[int] = (),
+    against: Path | None = None,
 ) -> Row:
     """Measure every case, round by round, and summarise.
 
@@ -72,24 +100,31 @@ def run(
         rounds: how often each is measured.
         once: cases with at least so many Flower nodes are measured in the first round only.
         limit: seconds after which a measurement is given up.
-        simulation: also run one whole simulation of 1,000 participants, for its memory.
+        whole: participants of whole simulations.
+        against: a checkout of another commit, whose whole simulations are measured beside.
 
     Returns:
-        The machine, ``rows`` (see `summarise`), the ``samples`` behind them, and what ``failed``;
-        a round in which a measurement failed is left out of its row.
+        The machine, ``simulations`` (see `parts.summarise`), ``rows`` (of uploads, see
+        `summarise`), the ``samples`` behind them, and what ``failed``; a round in which a
+        measurement failed is left out of its row.
     """
     began, load = time.time(), os.getloadavg()
     samples: list[Row] = []
+    simulations: list[Row] = []
+    commits = {"this": None} | ({} if against is None else {"other": against})
     for turn in range(rounds):
+        for participants in whole:
+            for of, root in commits.items():
+                found = _measured("simulation", participants, PER_NODE, limit, root)
+                simulations.append({"round": turn, "of": of} | found)
         for per_node, participants in cases:
             if turn and participants / per_node >= once:
                 continue
             for kind in COMPARED:
                 found = _measured(kind, participants, per_node, limit)
                 samples.append({"round": turn} | found)
-    whole = [_measured("simulation", 1000, 50, limit)] if simulation else []
     return {
-        "benchmark": "upload",
+        "benchmark": "scale",
         "images_a_participant": IMAGES,
         "commit": commit(),
         "versions": versions(),
@@ -98,10 +133,10 @@ def run(
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "minutes": (time.time() - began) / 60,
         "kinds": KINDS,
+        "simulations": list(parts.summarise([s for s in simulations if "failed" not in s])),
         "rows": list(summarise(samples)),
-        "simulation": whole,
-        "samples": samples,
-        "failed": [s for s in samples + whole if "failed" in s],
+        "samples": simulations + samples,
+        "failed": [s for s in simulations + samples if "failed" in s],
     }
 
 
@@ -135,6 +170,16 @@ def summarise(samples: Sequence[Row]) -> Iterator[Row]:
             "range": {kind: (min(values), max(values)) for kind, values in each.items()},
             "times_ray": median(
                 own / ray for own, ray in zip(each["fedenc"], each["ray"], strict=True)
+            ),
+            "driver_cpu_times_ray": median(
+                own / ray
+                for own, ray in zip(
+                    *(
+                        [s["cpu_seconds"] for s in mine if s["kind"] == kind]
+                        for kind in COMPARED[:2]
+                    ),
+                    strict=True,
+                )
             ),
             "growth": typical / smallest[per_node] if per_node in smallest else None,
             "startup_seconds": median(s["startup"] for s in through),
@@ -178,10 +223,39 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def _measured(kind: str, participants: int, per_node: int, limit: float) -> Row:
-    """One measurement in a fresh process; ``failed`` holds the reason if there is no figure."""
+def _measured(
+    kind: str, participants: int, per_node: int, limit: float, root: Path | None = None
+) -> Row:
+    """One measurement in a fresh process; ``failed`` holds the reason if there is no figure.
+
+    Args:
+        root: a checkout whose fedenc is measured, by the code here; None: this one.
+    """
+    with _place(root) as (folder, environment):
+        return _measured_in(folder, environment, kind, participants, per_node, limit)
+
+
+@contextmanager
+def _place(root: Path | None) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder and an environment in which Python finds these benchmarks and a checkout."""
+    if root is None:
+        yield HERE, dict(os.environ)
+        return
+    with tempfile.TemporaryDirectory() as name:
+        (Path(name) / "benchmarks").symlink_to(HERE / "benchmarks")
+        yield Path(name), os.environ | {"PYTHONPATH": str(root.resolve())}
+
+
+def _measured_in(
+    folder: Path,
+    environment: Mapping[str, str],
+    kind: str,
+    participants: int,
+    per_node: int,
+    limit: float,
+) -> Row:
     case = {"kind": kind, "participants": participants, "per_node": per_node}
-    command = [sys.executable, "-m", "benchmarks.upload.measure", kind]
+    command = [sys.executable, "-m", "benchmarks.scale.measure", kind]
     found: Row
     try:
         done = subprocess.run(
@@ -189,7 +263,8 @@ def _measured(kind: str, participants: int, per_node: int, limit: float) -> Row:
             capture_output=True,
             text=True,
             timeout=limit,
-            cwd=Path(__file__).resolve().parents[2],
+            cwd=folder,
+            env=environment,
             check=False,
         )
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

@@ -1,4 +1,4 @@
-"""The upload benchmark: its arithmetic, what it moves, and the memory that an upload takes."""
+"""The scale benchmark: its arithmetic, what it moves, and the memory that an upload takes."""
 
 import json
 import subprocess
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.upload.raw import Part, Sender
-from benchmarks.upload.run import COMPARED, main, summarise, table
-from benchmarks.upload.scenarios import IMAGES, scenario
+from benchmarks.scale.raw import Part, Sender
+from benchmarks.scale.run import COMPARED, main, summarise, table
+from benchmarks.scale.scenarios import IMAGES, uploads
 from clients.simulated import Population
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +91,7 @@ def test_table_has_a_row_a_case_and_as_many_cells_as_its_head() -> None:
 
 
 def test_every_participant_has_its_images() -> None:
-    chosen = scenario(7, 3)
+    chosen = uploads(7, 3)
     assert chosen.data.count == 7 * IMAGES
     assert chosen.clients.images == IMAGES
     assert chosen.clients.nodes == 3
@@ -110,7 +110,7 @@ def test_bad_counts_are_refused(
 
 def measured(kind: str, participants: int, per_node: int) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.upload.measure", kind, f"{participants}", f"{per_node}"],
+        [sys.executable, "-m", "benchmarks.scale.measure", kind, f"{participants}", f"{per_node}"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -123,7 +123,7 @@ def measured(kind: str, participants: int, per_node: int) -> dict[str, Any]:
 
 
 def test_raw_ray_sends_what_participants_send() -> None:
-    chosen = scenario(5, 2)
+    chosen = uploads(5, 2)
     sender, population = Sender(chosen), Population(chosen)
     for node in range(3):
         made = sender.made(node)

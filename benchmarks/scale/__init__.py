@@ -1,0 +1,1 @@
+"""Scale: uploads beside raw Ray, and whole simulations by phase, for growing federations."""

@@ -1,1 +1,0 @@
-"""Upload: participants' shards through Flower into the provider's pool, beside raw Ray."""
