@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
 
+_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("fedenc", "clients", "server", "simulations")
 _KNOCK_TIMEOUT = 10.0  # seconds
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -84,8 +86,6 @@ def ray_session(
 
     if address is not None and ":" in address:
         _knock(address)
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     ours = not ray.is_initialized()
     try:
@@ -95,12 +95,9 @@ def ray_session(
                 if address is None:
                     store = object_store and object_store * 1_000_000
                     share = {"num_cpus": cpus, "object_store_memory": store}
-                    _start_ray(path, options | share)
+                    _start_ray(options | share)
                 else:
-                    inherited = [n for n in (*_QUIET, *threads.WAITING) if n in os.environ]
-                    environment = {"PYTHONPATH": path} | {n: os.environ[n] for n in inherited}
-                    runtime = {"env_vars": environment}
-                    ray.init(address=address, runtime_env=runtime, **options)
+                    ray.init(address=address, runtime_env=_shipped(), **options)
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         where = "start on this machine" if address is None else f"be reached at {address!r}"
         reason = " ".join(str(error).split())[:200]
@@ -114,7 +111,16 @@ def ray_session(
             ray.shutdown()
 
 
-def _start_ray(path: str, options: dict[str, Any]) -> None:
+def _shipped() -> dict[str, Any]:
+    """What processes on other machines get from this one: our code and some settings.
+
+    So all machines run the same code, and it need not be installed on them.
+    """
+    settings = {n: os.environ[n] for n in (*_QUIET, *threads.WAITING) if n in os.environ}
+    return {"env_vars": settings, "py_modules": [str(_ROOT / name) for name in _PACKAGES]}
+
+
+def _start_ray(options: dict[str, Any]) -> None:
     """Start Ray on this machine, without what a single run has no use for.
 
     Its processes inherit this one's environment. Given to Ray as a runtime environment, it would
@@ -123,6 +129,7 @@ def _start_ray(path: str, options: dict[str, Any]) -> None:
     import ray
     from ray._private.node import Node
 
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     # They scale a cluster, show it in a browser, and copy logs to the driver.
     unused = ("start_monitor", "start_api_server", "start_log_monitor")
     with ExitStack() as stack:
@@ -168,7 +175,7 @@ def simulate(server_app: "ServerApp", client_app: "ClientApp", scenario: Scenari
         finally:
             server_done.set()
 
-    backend = functools.partial(ClientProcesses, server_done)
+    backend = functools.partial(ClientProcesses, server_done, scenario.engine.machines)
     try:
         # Flower looks its backend up by this name when a simulation starts.
         with warnings.catch_warnings(), mock.patch.object(raybackend, "RayBackend", backend):
