@@ -57,10 +57,12 @@ class ClientProcesses(RayBackend):
     def build(self, app_fn: Callable[[], ClientApp]) -> None:
         """Ask Ray for one actor per CPU of the machines, without waiting for any."""
         self.app_fn = app_fn
-        places = [_ANYWHERE] * pool_size_from_resources(self.client_resources)
+        places: list[Any] = [_ANYWHERE] * pool_size_from_resources(self.client_resources)
         if self._machines is not None:
             # If the machine is lost, Ray may take another one.
-            on = [(NodeAffinitySchedulingStrategy(m.id, soft=True), m) for m in hosts(self._machines)]
+            on = [
+                (NodeAffinitySchedulingStrategy(m.id, soft=True), m) for m in hosts(self._machines)
+            ]
             places = [strategy for strategy, machine in on for _ in range(machine.cpus)]
         self._size = len(places)
         for place in places:

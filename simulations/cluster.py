@@ -72,8 +72,8 @@ def hosts(limit: int | None) -> list[Machine]:
     found = [m for m in machines() if m.cpus]
     if limit is not None and limit > len(found):
         raise EngineError(
-            f"engine.machines = {limit}, but {len(found)} machines of the Ray cluster have CPUs for "
-            "participants; lower it, or start Ray with --num-cpus on more machines"
+            f"engine.machines = {limit}, but {len(found)} machines of the Ray cluster have CPUs "
+            "for participants; lower it, or start Ray with --num-cpus on more machines"
         )
     return found[:limit]
 
@@ -131,18 +131,19 @@ def look(request: tuple[str, tuple[int, int, int]] | None) -> dict[str, Any]:
 
     Returns:
         ``versions`` and ``hardware``; with a request also ``data`` and ``cipher``, digests of what
-        they are. Or ``problem``: why there are none.
+        they are (no cipher as long as its network is still to be trained). Or ``problem``: why
+        there are none.
     """
-    found = {"versions": versions(), "hardware": provenance.hardware()}
+    found: dict[str, Any] = {"versions": versions(), "hardware": provenance.hardware()}
     if request is None:
         return found
     text, shape = request
     try:
         population = Population(Scenario.model_validate_json(text))
-        return found | {
-            "cipher": cipher_digest(population, shape),
-            "data": data_digest(population.dataset),
-        }
+        found["data"] = data_digest(population.dataset)
+        if not population.scenario.awaits_bundle:
+            found["cipher"] = cipher_digest(population, shape)
+        return found
     except FedencError as error:
         return found | {"problem": str(error)}
 
@@ -177,7 +178,9 @@ def cipher_digest(population: Population, shape: tuple[int, int, int]) -> str:
     protection = population.protection(0)
     digest = hashlib.sha256(repr((protection.name, sorted(protection.params().items()))).encode())
     if not isinstance(protection, Network):
-        pattern = torch.arange(int(np.prod(shape))).remainder(251).to(torch.uint8).reshape(1, *shape)
+        pattern = (
+            torch.arange(int(np.prod(shape))).remainder(251).to(torch.uint8).reshape(1, *shape)
+        )
         made = protection.protect(pattern, Context("query", bytes(16), np.arange(1)))
         digest.update(made.numpy().tobytes())
     return digest.hexdigest()
@@ -195,7 +198,7 @@ def _probe(machine: Machine) -> Any:
         except ImportError as error:
             return {"missing": str(error)}
 
-    strategy = NodeAffinitySchedulingStrategy(machine.id, soft=False)
+    strategy: Any = NodeAffinitySchedulingStrategy(machine.id, soft=False)
     return ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=strategy)(probe)
 
 
@@ -253,16 +256,13 @@ def _lacks(expected: Found, told: Found) -> Iterable[str]:
         )
     if "problem" in told:
         yield (
-            f"participants cannot run there: {told['problem']} (put it there under the same path as "
-            "on the driver's machine, or start Ray there with --num-cpus=0)"
+            f"participants cannot run there: {told['problem']} (put it there under the same path "
+            "as on the driver's machine, or start Ray there with --num-cpus=0)"
         )
     elif "data" in told:
         if told["data"] != expected["data"]:
-            yield (
-                "its data set is not the one on the driver's machine; copy the files anew (and "
-                "delete the cache of decoded images there)"
-            )
-        if told["cipher"] != expected["cipher"]:
+            yield ("its data set is not the one on the driver's machine; copy the files anew")
+        if told.get("cipher") != expected.get("cipher"):
             yield (
                 "its cipher encrypts otherwise than on the driver's machine; install the same "
                 "version of the package that the cipher comes from"

@@ -19,6 +19,7 @@ MEASURED = (
     *("accuracy", "accuracy_low", "accuracy_high", "correct", "queries", "by_owner_mean"),
     *("by_owner_std", "agreement", "final_loss", "training_seconds", "images_per_second"),
     *("chance", "uploaded", "failed", "upload_bytes", "upload_seconds"),
+    "participants_per_second",
     *(f"leakage_{m}" for m in ("ssim_uniform7", "ssim_gaussian11", "edges", "linked")),
     "leakage_key_recovered",
 )
@@ -54,6 +55,7 @@ def _of_run(facts: Mapping[str, Any]) -> Iterator[Row]:
         "failed": len(facts["clients"]["failed"]),
         "upload_bytes": facts["upload"]["bytes"],
         "upload_seconds": facts["upload"]["seconds"],
+        "participants_per_second": facts["upload"]["clients_per_second"],
         **_leakage(facts.get("leakage")),
     }
     models = {facts["model"]["input"]: facts} | facts.get("compared", {})

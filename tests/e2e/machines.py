@@ -15,12 +15,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from command_line import ENVIRONMENT, ROOT
+from command_line import COMMAND, ENVIRONMENT, ROOT
 
 PORT = 6379
 PYTHON = sys.executable
 RAY = str(Path(PYTHON).with_name("ray"))
 NETWORK = "10.77.0"
+HEAD = f"{NETWORK}.1:{PORT}"
 NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--ipc")
 START_SECONDS = 120.0
 
@@ -40,6 +41,18 @@ for path; do mount --bind "$folder/nothing" "$path"; done
 echo ready
 read -r end
 """
+
+
+def unshipped() -> list[Path]:
+    """Where this machine has fedenc's code: other machines get it from the run alone."""
+    code = "import fedenc; print(fedenc.__path__[0])"
+    environment = {k: v for k, v in ENVIRONMENT.items() if k != "PYTHONPATH"}
+    found = subprocess.run(
+        [PYTHON, "-c", code], cwd="/", env=environment, capture_output=True, text=True, check=False
+    )
+    installed = [Path(found.stdout.strip()).parent] if found.returncode == 0 else []
+    packages = ("fedenc", "clients", "server", "simulations")
+    return [root / name for root in {ROOT, *installed} for name in packages]
 
 
 def refused() -> str | None:
@@ -86,13 +99,8 @@ class Machine:
 
     def fedenc(self, *words: str, timeout: float = 300) -> tuple[int, str, str]:
         """``fedenc`` on it; exit code, output and errors."""
-        command = [PYTHON, "-m", "simulations.cli", *words]
-        process = self.start(*command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+        process = self.start(*COMMAND, *words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        out, err = process.communicate(timeout=timeout)
         return process.returncode, out, err
 
     def processes(self, title: str) -> set[int]:
@@ -138,10 +146,8 @@ class Lab:
         names = "".join(f"{NETWORK}.{n} m{n}\n" for n in range(1, 10))
         hosts.write_text(f"127.0.0.1 localhost\n{names}")
         words = [name, str(folder), str(hosts), *map(str, hidden)]
-        boot = _piped(
-            ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
-            + ["sh", "-c", _BOOT, "boot", *words]
-        )
+        apart = ["unshare", *NAMESPACES, "--fork", "--kill-child", "--mount-proc"]
+        boot = _piped([*apart, "sh", "-c", _BOOT, "boot", *words])
         machine = Machine(name, address, folder, boot, f"cable{self._booted}")
         self._in_switch(
             "ip", "link", "add", machine.cable, "type", "veth", "peer", "name", "eth0", "netns",
@@ -161,11 +167,10 @@ class Lab:
 
     def ray(self, machine: Machine, *options: str) -> None:
         """``ray start`` on it; the first machine is the head."""
-        head = f"{NETWORK}.1:{PORT}"
         role = (
             ("--head", f"--port={PORT}", "--include-dashboard=false")
             if machine.name == "m1"
-            else (f"--address={head}",)
+            else (f"--address={HEAD}",)
         )
         log = (machine.folder / "ray.txt").open("w")
         machine.start(
