@@ -14,8 +14,8 @@ from command_line import COMMAND
 from machines import HEAD, Lab, lab, refused, unshipped
 
 MANY = [
-    *("data.name=synthetic", "data.count=4000", "clients.count=400", "clients.images=10"),
-    *("inference.images=1", "inference.total=100", "training.epochs=1", "model.compare=[]"),
+    *("data.name=synthetic", "data.count=800", "clients.count=400", "clients.images=2"),
+    *("inference.images=1", "inference.total=20", "training.epochs=1", "model.compare=[]"),
     *("model.name=tiny", "encryption.seed='of a test'", "server.threads=1"),
 ]
 SECONDS = 400.0  # a run takes at most
