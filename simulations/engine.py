@@ -98,12 +98,12 @@ def ray_session(
                     _start_ray(options | share)
                 else:
                     ray.init(address=address, runtime_env=_shipped(), **options)
-    except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
-        where = "start on this machine" if address is None else f"be reached at {address!r}"
+    except Exception as error:  # Ray raises bare ones too, if it takes too long to start
+        where, advice = "start on this machine", "see that it is not too busy, and try again"
+        if address is not None:
+            where, advice = f"be reached at {address!r}", "check engine.address with `ray status`"
         reason = " ".join(str(error).split())[:200]
-        raise EngineError(
-            f"Ray cannot {where}: {reason}; check engine.address with `ray status`"
-        ) from None
+        raise EngineError(f"Ray cannot {where}: {reason}; {advice}") from None
     try:
         yield
     finally:

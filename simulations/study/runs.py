@@ -98,7 +98,8 @@ def run(
         at_once: how many runs at a time; None: see :func:`share`.
 
     Raises:
-        EngineError: Ray cannot start or be reached, or ``at_once`` does not fit.
+        EngineError: Ray cannot start or be reached, ``at_once`` does not fit, or machines of the
+            cluster lack what the runs need.
     """
     todo = [cell for cell in cells if not finished(folder, cell)]
     if not todo:
