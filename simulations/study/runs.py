@@ -119,9 +119,9 @@ def run(
 
         from simulations import cluster
 
+        each = share(at_once, [(m.cpus, m.gpus) for m in cluster.machines()])
         if address is not None:
             _check_machines([cell.scenario for cell in todo])
-        each = share(at_once, [(m.cpus, m.gpus) for m in cluster.machines()])
         place = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)
         simulate: Any = place(_simulate)
         train = place(_train)

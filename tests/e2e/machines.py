@@ -23,7 +23,7 @@ RAY = str(Path(PYTHON).with_name("ray"))
 NETWORK = "10.77.0"
 HEAD = f"{NETWORK}.1:{PORT}"
 NAMESPACES = ("--net", "--mount", "--uts", "--pid", "--ipc")
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 
 _SWITCH = f"""
 ip link add br0 type bridge && ip addr add {NETWORK}.254/24 dev br0 && ip link set br0 up &&
