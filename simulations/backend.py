@@ -20,9 +20,12 @@ from flwr.common.constant import PARTITION_ID_KEY
 from flwr.server.superlink.fleet.vce.backend.raybackend import RayBackend
 from flwr.simulation.ray_transport.ray_actor import ClientAppActor, pool_size_from_resources
 from ray import cloudpickle
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedenc.errors import EngineError
+from simulations.cluster import hosts
 
+_ANYWHERE = "DEFAULT"  # Ray's name for it
 _POLL = 0.05  # seconds between looks at actors that start
 _PATIENCE = 0.5  # seconds between looks whether the server is done
 _FAILED_STARTS = 10  # actors in a row that die before they have started, after which it is an error
@@ -35,24 +38,38 @@ class ClientProcesses(RayBackend):
     server decides how often participants are asked.
     """
 
-    def __init__(self, server_done: threading.Event, backend_config: Any) -> None:
-        """Args: ``server_done`` is set when the server app has returned or failed."""
+    def __init__(
+        self, server_done: threading.Event, machines: int | None, backend_config: Any
+    ) -> None:
+        """Args:
+        server_done: set when the server app has returned or failed.
+        machines: of the cluster that hold the processes; None: all.
+        """
         super().__init__(backend_config)
         self._server_done = server_done
+        self._machines = machines
         self._lock = threading.Lock()
         self._size = 0
+        self._places: dict[Any, Any] = {}  # actor -> Ray's strategy of placing it
         self._starting: dict[Any, Any] = {}  # future of an actor's start -> actor
         self._idle: list[Any] = []
         self._busy: list[Any] = []
         self._failed_starts = 0
 
     def build(self, app_fn: Callable[[], ClientApp]) -> None:
-        """Ask Ray for one actor per CPU of the cluster, without waiting for any."""
+        """Ask Ray for one actor per CPU of the machines, without waiting for any."""
         packed: bytes = cloudpickle.dumps(app_fn)  # type: ignore[no-untyped-call]
         self.app_fn = functools.partial(_unpacked, packed)
-        self._size = pool_size_from_resources(self.client_resources)
-        for _ in range(self._size):
-            self._start()
+        places: list[Any] = [_ANYWHERE] * pool_size_from_resources(self.client_resources)
+        if self._machines is not None:
+            # If the machine is lost, Ray may take another one.
+            on = [
+                (NodeAffinitySchedulingStrategy(m.id, soft=True), m) for m in hosts(self._machines)
+            ]
+            places = [strategy for strategy, machine in on for _ in range(machine.cpus)]
+        self._size = len(places)
+        for place in places:
+            self._start(place)
 
     @property
     def num_workers(self) -> int:
@@ -92,8 +109,10 @@ class ClientProcesses(RayBackend):
             for actor in (*self._starting.values(), *self._idle, *self._busy):
                 ray.kill(actor)
 
-    def _start(self) -> None:
-        actor = ClientAppActor.options(**self.client_resources).remote()  # type: ignore[attr-defined]
+    def _start(self, place: Any) -> None:
+        options = self.client_resources | {"scheduling_strategy": place}
+        actor = ClientAppActor.options(**options).remote()  # type: ignore[attr-defined]
+        self._places[actor] = place
         self._starting[actor.__ray_ready__.remote()] = actor
 
     def _take(self) -> Any:
@@ -117,7 +136,7 @@ class ClientProcesses(RayBackend):
             try:
                 ray.get(future)
             except ray.exceptions.RayError:
-                self._start()
+                self._start(self._places.pop(actor))
                 self._failed_starts += 1
                 if self._failed_starts > _FAILED_STARTS:
                     raise
@@ -140,7 +159,7 @@ class ClientProcesses(RayBackend):
         ray.kill(actor)  # if it is only unreachable, it must not keep its CPU
         with self._lock:
             self._busy.remove(actor)
-            self._start()
+            self._start(self._places.pop(actor))
 
 
 @functools.lru_cache(maxsize=1)

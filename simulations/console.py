@@ -19,6 +19,7 @@ from simulations.experiment import Experiment
 from simulations.run import TRACES
 
 _TITLES = {
+    "machines": "check machines",
     "nodes": "start nodes",
     "upload": "upload",
     "training": "train",

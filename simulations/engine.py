@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
     from flwr.serverapp import Grid, ServerApp
 
+_ROOT = Path(__file__).resolve().parents[1]
+_PACKAGES = ("fedenc", "clients", "server", "simulations")
 _KNOCK_TIMEOUT = 10.0  # seconds
 _QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -84,8 +86,6 @@ def ray_session(
 
     if address is not None and ":" in address:
         _knock(address)
-    root = str(Path(__file__).resolve().parent.parent)
-    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     ours = not ray.is_initialized()
     try:
@@ -95,18 +95,15 @@ def ray_session(
                 if address is None:
                     store = object_store and object_store * 1_000_000
                     share = {"num_cpus": cpus, "object_store_memory": store}
-                    _start_ray(path, options | share)
+                    _start_ray(options | share)
                 else:
-                    inherited = [n for n in (*_QUIET, *threads.WAITING) if n in os.environ]
-                    environment = {"PYTHONPATH": path} | {n: os.environ[n] for n in inherited}
-                    runtime = {"env_vars": environment}
-                    ray.init(address=address, runtime_env=runtime, **options)
-    except Exception as error:  # which Ray raises itself where it does not start in time
-        where = "start on this machine" if address is None else f"be reached at {address!r}"
+                    ray.init(address=address, runtime_env=_shipped(), **options)
+    except Exception as error:  # Ray raises bare ones too, if it takes too long to start
+        where, advice = "start on this machine", "see that it is not too busy, and try again"
+        if address is not None:
+            where, advice = f"be reached at {address!r}", "check engine.address with `ray status`"
         reason = " ".join(str(error).split())[:200]
-        raise EngineError(
-            f"Ray cannot {where}: {reason}; check engine.address with `ray status`"
-        ) from None
+        raise EngineError(f"Ray cannot {where}: {reason}; {advice}") from None
     try:
         yield
     finally:
@@ -114,7 +111,16 @@ def ray_session(
             ray.shutdown()
 
 
-def _start_ray(path: str, options: dict[str, Any]) -> None:
+def _shipped() -> dict[str, Any]:
+    """What processes on other machines get from this one: our code and some settings.
+
+    So all machines run the same code, and it need not be installed on them.
+    """
+    settings = {n: os.environ[n] for n in (*_QUIET, *threads.WAITING) if n in os.environ}
+    return {"env_vars": settings, "py_modules": [str(_ROOT / name) for name in _PACKAGES]}
+
+
+def _start_ray(options: dict[str, Any]) -> None:
     """Start Ray on this machine, without what a single run has no use for.
 
     Its processes inherit this one's environment. Given to Ray as a runtime environment, it would
@@ -123,6 +129,7 @@ def _start_ray(path: str, options: dict[str, Any]) -> None:
     import ray
     from ray._private.node import Node
 
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     # They scale a cluster, show it in a browser, and copy logs to the driver.
     unused = ("start_monitor", "start_api_server", "start_log_monitor")
     with ExitStack() as stack:
@@ -170,7 +177,7 @@ def simulate(server_app: "ServerApp", client_app: "ClientApp", scenario: Scenari
         finally:
             server_done.set()
 
-    backend = functools.partial(ClientProcesses, server_done)
+    backend = functools.partial(ClientProcesses, server_done, scenario.engine.machines)
     try:
         # Flower looks both up by these names when a simulation starts.
         with (

@@ -5,9 +5,10 @@ import functools
 import os
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import Context
@@ -22,7 +23,16 @@ from fedenc.scenario import Scenario
 from fedenc.training.tensorboard import TensorBoard
 from server.app import Event, Outcome, serve
 from simulations import baselines as plain_training
-from simulations import engine, interrupts, leakage, report, result, secret, third_party
+from simulations import (
+    cluster,
+    engine,
+    interrupts,
+    leakage,
+    report,
+    result,
+    secret,
+    third_party,
+)
 from simulations.experiment import Experiment, OnEvent
 from simulations.run_folder import PROVIDER, occupied
 
@@ -61,6 +71,8 @@ def simulate(
             ``folder`` for ``resume``.
     """
 
+    more: dict[str, Any] = {}
+
     def perform(experiment: Experiment, on_event: OnEvent) -> Outcome:
         outcomes: list[Outcome] = []
         server_app = ServerApp()
@@ -88,13 +100,17 @@ def simulate(
         session = engine.ray_session(own.address, cpus=own.cpus, object_store=own.object_store)
         with engine.logs_in(folder / result.LOG), session:
             interrupts.reinstall()
+            if own.address is not None:
+                more["cluster"] = cluster.check(
+                    scenario, lambda done, total: on_event(Event("machines", done, total))
+                )
             engine.simulate(server_app, client_app, scenario)
         if not outcomes:
             raise EngineError(f"the engine ended before the server did; see {folder / result.LOG}")
         return outcomes[0]
 
     return record(
-        experiment, folder, perform, resume=resume, baselines=baselines, on_event=on_event
+        experiment, folder, perform, more, resume=resume, baselines=baselines, on_event=on_event
     )
 
 
@@ -106,12 +122,17 @@ def record(
     experiment: Experiment,
     folder: Path,
     perform: Perform,
+    more: Mapping[str, Any] = MappingProxyType({}),
     *,
     resume: bool = False,
     baselines: bool = False,
     on_event: OnEvent = lambda event: None,
 ) -> Finished:
-    """Perform an experiment and write down its outcome."""
+    """Perform an experiment and write down its outcome.
+
+    Args:
+        more: further facts for ``result.json``; may be filled by ``perform``.
+    """
     scenario = experiment.scenario
     if baselines and not scenario.uploads:
         raise ScenarioError(
@@ -133,7 +154,7 @@ def record(
         except QuorumError as error:
             raise QuorumError(f"{error}{_see_traces(folder)}") from None
         facts = result.build(experiment, outcome)
-        facts |= {"phases": phases.seconds, "command": provenance.command()}
+        facts |= {"phases": phases.seconds, "command": provenance.command(), **more}
         result.write(folder, experiment, outcome, facts)
         return _finished(experiment, folder, baselines, on_event)
 

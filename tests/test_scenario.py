@@ -87,6 +87,7 @@ def test_a_bad_value_is_one_line_that_names_it(key: str, value: Any) -> None:
         ({"encryption": {"cipher": "none"}, "inference": {"queries": ["encrypted"]}}, "'none'"),
         ({"inference": {"queries": ["plain", "plain"]}}, "twice"),
         ({"server": {"min_clients": 21}}, "never be reached"),
+        ({"engine": {"machines": 2}}, "set engine.address"),
         ({"inference": {"queries": ["plain", "foreign"]}}, "only encryption.cipher"),
         (KEYLESS | {"inference": {"queries": ["same-key"]}}, "no keys"),
         (

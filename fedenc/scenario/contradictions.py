@@ -44,6 +44,11 @@ def contradictions(s: "Scenario") -> Iterable[str]:
             f"training.batch_size = {s.training.batch_size} leaves some of server.workers = "
             f"{s.server.workers} without an image; raise it or use fewer workers"
         )
+    if s.engine.machines is not None and s.engine.address is None:
+        yield (
+            f"engine.machines = {s.engine.machines} means machines of an existing Ray cluster; set "
+            "engine.address, or leave it out"
+        )
     if (faulty := sum(s.faults.counts().values())) > s.clients.count:
         yield f"faults strike {faulty} participants, but clients.count is {s.clients.count}"
 

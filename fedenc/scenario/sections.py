@@ -198,6 +198,7 @@ class Engine(Section):
     """Where the simulation runs. Has no influence on results."""
 
     address: str | None = None  # an existing Ray cluster, "auto" or host:port; None: start one
+    machines: Count | None = None  # of that cluster, on which participants run; None: all
     cpus: Count | None = None  # of a cluster that is started here; None: all
     object_store: Count | None = None  # MB that it shares between processes; None: Ray's default
 

@@ -91,8 +91,11 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """Names its folder: the hash of all that decides the result, and the seed."""
-        return f"{self.scenario.hash()[:12]}-s{self.scenario.seed}"
+        """Names its folder: the hash of all that decides the result, the seed, and the number of
+        machines, which decides the speed."""
+        machines = self.scenario.engine.machines
+        where = "" if machines is None else f"-m{machines}"
+        return f"{self.scenario.hash()[:12]}-s{self.scenario.seed}{where}"
 
     @property
     def settings(self) -> dict[str, Any]:

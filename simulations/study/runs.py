@@ -2,7 +2,8 @@
 
 An outer Ray only schedules. Each of its tasks starts one ``fedenc simulate`` as a process of its
 own with a private Ray in it, limited to the task's CPUs: two simulations in one Ray would wait for
-each other's client processes. A run's folder decides what is left to do: with ``result.json`` in it
+each other's client processes. Runs that join a cluster themselves are placed here, one after
+another. A run's folder decides what is left to do: with ``result.json`` in it
 it is finished, without it is continued. A transformation network that several runs need is trained
 once, before them.
 """
@@ -20,6 +21,7 @@ from typing import Any, Literal
 
 from fedenc.errors import EngineError
 from fedenc.files import write_atomically
+from fedenc.scenario import Scenario
 from simulations import attack, engine, interrupts, result
 from simulations.run_folder import OUTPUT as _OUTPUT
 from simulations.study.design import Cell
@@ -55,17 +57,33 @@ class Update:
     text: str = ""  # what is going on, or why it failed
 
 
-def share(at_once: int | None, cpus: int, gpus: int) -> Share:
+def share(at_once: int | None, machines: Sequence[tuple[int, int]]) -> Share:
     """Divide CPUs and GPUs among runs: by default as many runs at once as there are GPUs, and
     without GPUs one for every four CPUs, since a training slows down beside another.
 
+    Args:
+        at_once: runs at a time; None: the default, and no more CPUs for a run than one machine has.
+        machines: CPUs and GPUs of each. All that a run gets is of one machine.
+
     Raises:
-        EngineError: more runs at once than CPUs.
+        EngineError: more runs at once than CPUs, or a run for which no machine is large enough: it
+            would wait for ever.
     """
+    cpus, gpus = (sum(amounts) for amounts in zip(*machines, strict=True))
     wanted = at_once or gpus or max(1, cpus // 4)
     if wanted > cpus:
         raise EngineError(f"--at-once {wanted} is more than the {cpus} CPUs there are; name fewer")
-    return Share(wanted, cpus // wanted, min(1, gpus / wanted), str(Path.cwd()))
+    each, gpu = cpus // wanted, min(1, gpus / wanted)
+    room = max((c for c, g in machines if g >= gpu), default=0)
+    if at_once is None:
+        each = min(each, room)
+    if not 0 < each <= room:
+        raise EngineError(
+            f"{wanted} at once, each run would need {max(each, 1)} CPUs and {gpu:g} GPUs of one "
+            f"machine, but no machine of the cluster has more than {room} CPUs and so many GPUs; "
+            "name more by --at-once, or start Ray with more CPUs on the machines with GPUs"
+        )
+    return Share(wanted, each, gpu, str(Path.cwd()))
 
 
 def finished(folder: Path, cell: Cell) -> bool:
@@ -91,17 +109,31 @@ def run(
         at_once: how many runs at a time; None: see :func:`share`.
 
     Raises:
-        EngineError: Ray cannot start or be reached, or ``at_once`` does not fit.
+        EngineError: Ray cannot start or be reached, ``at_once`` does not fit, or machines of the
+            cluster lack what the runs need.
     """
     todo = [cell for cell in cells if not finished(folder, cell)]
     if not todo:
         return
+    if joined := {c.scenario.engine.address for c in todo} - {None}:
+        if address is not None or (at_once or 1) > 1:
+            raise EngineError(
+                "runs that join a Ray cluster themselves (engine.address) take all of it, one "
+                "after another: leave out --address and --at-once"
+            )
+        at_once = 1
+    for own in joined:
+        with engine.ray_session(own):
+            _check_machines([c.scenario for c in todo if c.scenario.engine.address == own])
     with engine.ray_session(address, object_store=100):
         import ray
 
         interrupts.reinstall()
-        total = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        each = share(at_once, int(total.get("CPU", 1)), int(total.get("GPU", 0)))
+        from simulations import cluster
+
+        each = share(at_once, [(m.cpus, m.gpus) for m in cluster.machines()])
+        if address is not None:
+            _check_machines([cell.scenario for cell in todo])
         place = ray.remote(num_cpus=each.cpus, num_gpus=each.gpus, max_calls=1, max_retries=1)
         simulate: Any = place(_simulate)
         train = place(_train)
@@ -120,6 +152,17 @@ def run(
             waiting[simulate.remote(_dumped(cell), own, each, plan, network)] = cell
             yield Update(cell, "queued")
         yield from _follow(waiting, folder)
+
+
+def _check_machines(scenarios: Sequence[Scenario]) -> None:
+    """See that every machine has what these runs need; once for each need."""
+    from simulations import cluster
+
+    needs = {
+        repr((s.data, s.encryption, s.transformation, s.engine.machines)): s for s in scenarios
+    }
+    for scenario in needs.values():
+        cluster.check(scenario)
 
 
 def bundle(cell: Cell) -> str | None:
@@ -229,8 +272,9 @@ def _simulate(
         network: the folder of a bundle that was trained for several runs.
     """
     own, values = Path(folder), json.loads(scenario)
-    values["engine"] = {"cpus": share.cpus, "object_store": _STORE}
-    values["server"]["threads"] = values["server"]["threads"] or share.cpus
+    if values["engine"]["address"] is None:  # else it runs on that cluster
+        values["engine"] = {"cpus": share.cpus, "object_store": _STORE}
+        values["server"]["threads"] = values["server"]["threads"] or share.cpus
     if network is not None:
         values["transformation"]["bundle"] = network
     code = 0

@@ -26,6 +26,7 @@ MEASURED = (
         "images_per_second",
     ),
     *("chance", "uploaded", "failed", "upload_bytes", "upload_seconds"),
+    "participants_per_second",
     *(f"leakage_{m}" for m in ("ssim_uniform7", "ssim_gaussian11", "edges", "linked")),
     "leakage_key_recovered",
     *("visible_ssim_uniform7", "visible_ssim_gaussian11", "visible_psnr"),
@@ -95,6 +96,7 @@ def _of_run(facts: Mapping[str, Any], own_kind: str) -> Iterator[Row]:
         "failed": len(facts["clients"]["failed"]),
         "upload_bytes": facts["upload"]["bytes"],
         "upload_seconds": facts["upload"]["seconds"],
+        "participants_per_second": facts["upload"]["clients_per_second"],
         **_leakage(facts.get("leakage")),
         **_visible(facts),
     }

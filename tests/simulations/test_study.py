@@ -193,24 +193,58 @@ def test_the_estimate_counts_what_an_epoch_visits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("at_once", "cpus", "gpus", "expected"),
+    ("at_once", "machines", "expected"),
     [
-        (None, 2, 0, (1, 2, 0)),
-        (None, 16, 0, (4, 4, 0)),
-        (None, 64, 8, (8, 8, 1)),
-        (3, 64, 8, (3, 21, 1)),
+        (None, [(2, 0)], (1, 2, 0)),
+        (None, [(16, 0)], (4, 4, 0)),
+        (None, [(64, 8)], (8, 8, 1)),
+        (3, [(64, 8)], (3, 21, 1)),
+        (2, [(4, 0), (4, 0)], (2, 4, 0)),
+        (None, [(1, 0), (1, 0)], (1, 1, 0)),  # not both CPUs: they are of two machines
+        (None, [(32, 0), (8, 1)], (1, 8, 1)),  # beside the GPU
     ],
 )
-def test_runs_share_the_machine(
-    at_once: int | None, cpus: int, gpus: int, expected: tuple[int, int, int]
+def test_runs_share_the_machines(
+    at_once: int | None, machines: list[tuple[int, int]], expected: tuple[int, int, int]
 ) -> None:
-    found = runs.share(at_once, cpus, gpus)
+    found = runs.share(at_once, machines)
     assert (found.at_once, found.cpus, found.gpus) == expected
 
 
 def test_no_more_runs_than_cpus() -> None:
     with pytest.raises(EngineError, match="--at-once 3 is more than the 2 CPUs"):
-        runs.share(3, 2, 0)
+        runs.share(3, [(2, 0)])
+
+
+@pytest.mark.parametrize(
+    ("at_once", "machines", "message"),
+    [
+        (1, [(1, 0), (1, 0)], "1 at once, each run would need 2 CPUs and 0 GPUs of one machine"),
+        (2, [(6, 0), (1, 0), (1, 0), (1, 2)], "would need 4 CPUs and 1 GPUs .* more than 1 CPUs"),
+        (None, [(8, 0), (0, 1)], "would need 1 CPUs and 1 GPUs .* more than 0 CPUs"),
+    ],
+)
+def test_a_run_that_no_machine_has_room_for_is_refused(
+    at_once: int | None, machines: list[tuple[int, int]], message: str
+) -> None:
+    """Ray would let it wait for ever."""
+    with pytest.raises(EngineError, match=message):
+        runs.share(at_once, machines)
+
+
+def test_the_number_of_machines_makes_another_run_of_the_same_scenario(tmp_path: Path) -> None:
+    axes = '[base]\nengine.address = "auto"\n[axes]\n"engine.machines" = [1, 2]\n'
+    text = '[study]\nname = "m"\nquestion = "How fast?"\n' + axes
+    first, second = design.load(write(tmp_path, text)).cells
+    assert first.scenario.hash() == second.scenario.hash()
+    assert first.id != second.id
+
+
+def test_runs_that_join_a_cluster_are_not_placed_on_another(tmp_path: Path) -> None:
+    cells = design.load(write(tmp_path), ["engine.address=auto"]).cells
+    for address, at_once in (("auto", None), (None, 2)):
+        with pytest.raises(EngineError, match="leave out --address and --at-once"):
+            list(runs.run(cells, tmp_path, address=address, at_once=at_once))
 
 
 def test_runs_join_no_other_ray_and_see_no_other_gpu() -> None:
@@ -247,7 +281,7 @@ def fake(design_: Design, folder: Path, skip: int = 0) -> None:
             "scenario": cell.scenario.dump(),
             "chance": 0.125,
             "clients": {"uploaded": 2, "failed": []},
-            "upload": {"bytes": 9, "seconds": 1.0},
+            "upload": {"bytes": 9, "seconds": 1.0, "clients_per_second": 2.0},
             "model": {"input": "raw", "sha256": "ab"},
             "training": {"final_loss": 1.0, "seconds": 2.0, "images_per_second": 3.0},
             "agreement": {"plain_vs_encrypted": 0.5, "pairs": 10},
