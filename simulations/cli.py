@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fedenc.cli
+import simulations.study.cli
 from fedenc import threads
 from fedenc.errors import AttackError, DataError, FedencError, ScenarioError
 from fedenc.files import write_atomically
@@ -91,117 +92,7 @@ def simulate(
     console.show(terminal, done.result, done.folder)
 
 
-@app.command()
-def study(
-    design: Annotated[
-        str | None, typer.Argument(help="A study preset or a TOML file; none: list the presets.")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For all runs; repeatable."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results [default: runs/NAME].")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue; nothing that is finished is run again.")
-    ] = False,
-    at_once: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time [default: what suits the machine].")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster: host:port, or auto.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the runs, and estimate their time.")
-    ] = False,
-) -> None:
-    """Run a question's experiments, several at a time; one table, plots and a report."""
-    from simulations import engine, secret
-    from simulations.study import command, estimate
-    from simulations.study import design as designs
-
-    terminal = Console()
-    if design is None:
-        command.show_presets(terminal)
-        return
-    engine.quiet()
-    planned = designs.load(design, secret.overrides(sets or ()))
-    if dry_run:
-        estimate.show(terminal, planned)
-        return
-    folder = out or Path("runs") / planned.name
-    done = command.perform(
-        planned, folder, terminal, resume=resume, address=address, at_once=at_once
-    )
-    command.show(terminal, done)
-    if done.facts["failed"]:
-        raise typer.Exit(1)
-
-
-@app.command()
-def reproduce(
-    paper: Annotated[
-        str | None, typer.Argument(help="skk2019, ito2021 or chuman2021; none: list what there is.")
-    ] = None,
-    exhibits: Annotated[
-        list[str] | None, typer.Argument(help='Such as table1 or "figure 8" [default: all].')
-    ] = None,
-    scale: Annotated[
-        float, typer.Option(help="Share of the images and of the epochs; 1 is the paper's size.")
-    ] = 1.0,
-    seeds: Annotated[
-        int | None, typer.Option(min=1, help="How many [default: as the studies say].")
-    ] = None,
-    sets: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="For all runs; repeatable."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for results [default: runs/PAPER].")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue, or add exhibits to earlier ones.")
-    ] = False,
-    at_once: Annotated[
-        int | None, typer.Option(min=1, help="Runs at a time [default: what suits the machine].")
-    ] = None,
-    address: Annotated[
-        str | None, typer.Option(help="An existing Ray cluster: host:port, or auto.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only list the runs, and estimate their time.")
-    ] = False,
-) -> None:
-    """Run a paper's tables and figures again: paper, ours and the difference, on one page."""
-    from simulations import engine
-
-    terminal = Console()
-    if paper is None:
-        from simulations.reproduce import command
-
-        command.show_papers(terminal)
-        return
-    engine.quiet()
-    from simulations.reproduce import command, papers
-    from simulations.study import estimate
-
-    parts = papers.plan(paper, exhibits or (), sets or (), scale=scale, seeds=seeds)
-    if dry_run:
-        for part in parts:
-            estimate.show(terminal, part.design)
-        return
-    folder = out or Path("runs") / paper
-    facts = command.perform(
-        *(parts, folder, terminal),
-        scale=scale,
-        resume=resume,
-        address=address,
-        at_once=at_once,
-    )
-    command.show(terminal, facts, folder)
-    if facts["failed"]:
-        raise typer.Exit(1)
+app.registered_commands += simulations.study.cli.app.registered_commands
 
 
 @app.command()
