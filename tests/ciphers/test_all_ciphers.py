@@ -255,7 +255,7 @@ BAD: list[tuple[str, dict, str]] = [
     ("etc-gray", {"block_size": 0}, "block_size is 0, expected"),
     ("le", {"compat": "icce2019"}, "compat is 'icce2019', expected 'icce2018' or nothing"),
     ("ele", {"padding": 0}, "padding is 0, expected"),
-    ("logistic-rc4", {"drop": -1}, "drop is -1, expected a number of bytes, 0 or more"),
+    ("logistic-rc4", {"drop": -1}, "drop is -1, expected a number of bytes, 0 to 65536"),
     ("scramble", {"block_size": "8"}, "block_size is '8', expected"),
 ]
 

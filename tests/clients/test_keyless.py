@@ -10,6 +10,7 @@ import torch
 
 from clients.participant import Labelled, Participant
 from clients.simulated import Population
+from fedenc import documents
 from fedenc.data.dataset import Dataset, Split
 from fedenc.errors import DataError, TransformationError
 from fedenc.keys import KeyRing
@@ -124,7 +125,7 @@ def test_a_third_party_that_owns_everything(tmp_path: Path) -> None:
 def test_a_bundle_that_does_not_say_what_it_was_trained_on(tmp_path: Path) -> None:
     network = bundle(tmp_path)
     del network.info["data"]["fraction"]  # type: ignore[attr-defined]
-    (tmp_path / "participants" / "h.json").write_text(json.dumps(network.info))
+    (tmp_path / "participants" / "h.json").write_text(json.dumps(documents.sealed(network.info)))
     with pytest.raises(DataError, match="does not say on which"):
         Population(scenario(tmp_path, answers="central")).partitions  # noqa: B018
     bundle(tmp_path, labels="0" * 64)

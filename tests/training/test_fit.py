@@ -188,7 +188,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference():
     missing = pack({n: t for n, t in tensors.items() if "momentum" not in n}, document)
     with pytest.raises(TrainingError, match="lacks what its run needs"):
         train(network(), data, state=missing)
-    with pytest.raises(TrainingError, match="checkpoint has version 1; expected 2"):
+    with pytest.raises(TrainingError, match="checkpoint has version 1; expected 3"):
         train(network(), data, state=pack(tensors, document | {"version": 1}))
 
 
