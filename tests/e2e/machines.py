@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from command_line import COMMAND, ENVIRONMENT, ROOT
+from command_line import COMMAND, ENVIRONMENT, ROOT, without_seed
 
 PORT = 6379
 PYTHON = sys.executable
@@ -90,9 +90,10 @@ class Machine:
         """A command on it, in the folder of the tests, with a cache and a home of its own."""
         own = {name: str(self.folder / name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
         environment = {k: v for k, v in ENVIRONMENT.items() if k != "PYTHONPATH"}
+        shown, seed = without_seed(words)
         return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-            ["nsenter", f"--target={self.pid}", *NAMESPACES, "env", f"--chdir={ROOT}", *words],
-            env=environment | own | {"RAY_worker_niceness": "0"},
+            ["nsenter", f"--target={self.pid}", *NAMESPACES, "env", f"--chdir={ROOT}", *shown],
+            env=environment | own | seed | {"RAY_worker_niceness": "0"},
             text=True,
             **popen,
         )

@@ -11,7 +11,16 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import COMMAND, ENVIRONMENT, ROOT, SMALL, simulate, simulate_here, words
+from command_line import (
+    COMMAND,
+    ENVIRONMENT,
+    ROOT,
+    SMALL,
+    simulate,
+    simulate_here,
+    without_seed,
+    words,
+)
 
 
 @pytest.mark.e2e
@@ -77,9 +86,10 @@ def _wait(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> No
 
 def _killed(folder: Path, *sets: str, when: Callable[[], bool], more: Iterable[str] = ()) -> None:
     """Run until ``when``, then kill the run and all its processes."""
+    shown, seed = without_seed(words(folder, *sets, more=more))
     process = subprocess.Popen(
-        [*COMMAND, *words(folder, *sets, more=more)],
-        env=ENVIRONMENT,
+        [*COMMAND, *shown],
+        env=ENVIRONMENT | seed,
         cwd=ROOT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
