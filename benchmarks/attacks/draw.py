@@ -117,7 +117,9 @@ def frontier(results: Sequence[Result], path: Path) -> None:
 
 
 def boxes(results: Sequence[Result], folder: Path, path: Path) -> None:
-    """SSIM (uniform 7×7) of single images for three attacks and every cell, as box plots."""
+    """SSIM (uniform 7×7) of single images for three attacks, as box plots: of every cell on which
+    the last of them was run."""
+    results = [r for r in results if _ssim(folder, r, _COMPARED["ITN-Attack"])]
     figure, axes = plt.subplots(
         len(_COMPARED), 1, figsize=(11, 9), sharex=True, sharey=True, layout="constrained"
     )
