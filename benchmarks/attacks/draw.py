@@ -23,7 +23,8 @@ _COMPARED = {
 
 
 def everything(results: Sequence[Result], folder: Path) -> None:
-    """Write ``attacks.md``, ``frontier.png`` and ``ssim.png`` into the folder of all cells."""
+    """Write ``attacks.md`` and ``frontier.png`` into the folder of all cells, and ``ssim.png`` if
+    there is something to compare."""
     write_atomically(folder / "attacks.md", table(results).encode() + b"\n")
     frontier(results, folder / "frontier.png")
     boxes(results, folder, folder / "ssim.png")
@@ -120,6 +121,8 @@ def boxes(results: Sequence[Result], folder: Path, path: Path) -> None:
     """SSIM (uniform 7×7) of single images for three attacks, as box plots: of every cell on which
     the last of them was run."""
     results = [r for r in results if _ssim(folder, r, _COMPARED["ITN-Attack"])]
+    if not results:
+        return
     figure, axes = plt.subplots(
         len(_COMPARED), 1, figsize=(11, 9), sharex=True, sharey=True, layout="constrained"
     )
