@@ -7,7 +7,8 @@ participants run also its data and its cipher, and all must be as they are on th
 
 import hashlib
 import platform
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +26,7 @@ from fedenc.scenario import Scenario
 from server.ray import RESOURCE
 
 _PATIENCE = 600.0  # seconds: a machine may have to decode its data set first
+_JOINING = 30.0  # seconds until all machines know of one that has just joined or left
 _IMAGES = 1000  # of a data set that are compared, besides all labels
 _SEED = "a public seed: keys that protect nothing but a test pattern"
 
@@ -102,11 +104,11 @@ def check(
     if "problem" in expected:
         raise EngineError(str(expected["problem"]))
     theirs = {machine.id for machine in hosts(scenario.engine.machines)}
-    asked = {
-        _probe(machine).remote(request if machine.id in theirs else None): machine
-        for machine in machines()
-    }
-    found = dict(_answers(asked, on_progress))
+
+    def ask(machine: Machine) -> Any:
+        return _probe(machine).remote(request if machine.id in theirs else None)
+
+    found = dict(_answers(machines(), ask, on_progress))
     if problems := _problems(expected, found):
         raise EngineError("; ".join(problems))
     return [
@@ -203,9 +205,17 @@ def _probe(machine: Machine) -> Any:
 
 
 def _answers(
-    asked: dict[Any, Machine], on_progress: Callable[[int, int], None]
+    wanted: Sequence[Machine],
+    ask: Callable[[Machine], Any],
+    on_progress: Callable[[int, int], None],
 ) -> Iterator[tuple[Machine, Found]]:
-    total, waiting = len(asked), list(asked)
+    """What every machine tells, except those that leave the cluster meanwhile.
+
+    The driver's machine learns a little later than Ray's list of machines who has joined, and who
+    has left; until then tasks for these cannot be placed, and are tried again.
+    """
+    asked = {ask(machine): machine for machine in wanted}
+    total, waiting, end = len(asked), list(asked), time.monotonic() + _JOINING
     while waiting:
         on_progress(total - len(waiting), total)
         ready, waiting = ray.wait(waiting, timeout=_PATIENCE)
@@ -213,8 +223,16 @@ def _answers(
             try:
                 yield asked[reference], ray.get(reference)
             except ray.exceptions.RayError as error:
+                machine, early = asked[reference], time.monotonic() < end
+                if early and isinstance(error, ray.exceptions.TaskUnschedulableError):
+                    time.sleep(1)
+                    if machine.id in {m.id for m in machines()}:
+                        again = ask(machine)
+                        asked[again] = machine
+                        waiting.append(again)
+                    continue
                 reason = " ".join(str(error).split())[-300:]
-                yield asked[reference], {"lost": f"cannot run what Ray gives it: {reason}"}
+                yield machine, {"lost": f"cannot run what Ray gives it: {reason}"}
         if not ready:
             lost = {"lost": f"did not answer within {_PATIENCE:g} s"}
             yield from ((asked[reference], lost) for reference in waiting)

@@ -42,6 +42,8 @@ def test_trained_on_the_fly_and_answered_by_the_third_partys_classifier(
         assert word in done.out
     again = simulate_here(tmp_path / "again", *TINY, joined, preset="ito2021-photos").result
     assert again["model"] == result["model"]
+    for measured in (again["transformation"]["measured"], shared["measured"]):
+        assert measured["cost"].pop("ms_per_image") > 0
     assert again["transformation"] == shared
     assert again["accuracy"] == result["accuracy"]
 

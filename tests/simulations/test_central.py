@@ -1,6 +1,5 @@
 """The engine's run and the same experiment without an engine end with the same model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -114,4 +113,4 @@ def test_the_engine_ends_with_the_same_model(tmp_path: Path) -> None:
         assert ours["accuracy"] == theirs["accuracy"]
         assert ours["outsiders"] == theirs["outsiders"]
         assert ours["agreement"] == theirs["agreement"]
-    assert json.loads((tmp_path / "with" / result.RESULT).read_text()) == with_engine
+    assert result.read(tmp_path / "with") == with_engine
