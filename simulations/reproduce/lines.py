@@ -101,6 +101,9 @@ def _line(
 
 
 def _printed(exhibit: Exhibit, labels: Mapping[str, Any]) -> Sequence[float]:
+    """The paper's values; of attacks, for those that the exhibit names. Others stand beside."""
+    if "attack" in labels and labels["attack"] not in exhibit.attacks:
+        return ()
     row = exhibit.printed.get(str(labels[exhibit.rows]), {})
     column = str(labels[exhibit.columns]) if exhibit.columns else ""
     found: Printed | None = row.get(column)

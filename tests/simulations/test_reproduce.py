@@ -166,11 +166,14 @@ def test_attacks_stand_beside_the_papers(tmp_path: Path) -> None:
         row |= {"control": {"constant": {"ssim_gaussian11": 0.12, "psnr": 12.6}}}
         path = own / runs.RUNS / cell.id / runs.ATTACKS / attack.FACTS
         path.parent.mkdir()
-        path.write_text(json.dumps(documents.sealed({"rows": [row]})))
+        rows = [row, row | {"attack": "affine"}]
+        path.write_text(json.dumps(documents.sealed({"rows": rows})))
     (one,) = command.write([part], tmp_path, 1.0, [])["exhibits"]
     found = {(*x["labels"].values(), x["measure"]): x for x in one["lines"]}
     line = found["NP", "image", "locally-connected", "psnr"]
     assert (line["paper"], line["ours"]) == (9.50, 10.0)
+    beside = found["NP", "image", "affine", "psnr"]
+    assert (beside["paper"], beside["ours"]) == (None, 10.0), "the paper has no such attack"
     control = found["NP", "image", "locally-connected", "constant psnr"]
     assert (control["paper"], control["ours"]) == (None, 12.6)
 
