@@ -222,6 +222,12 @@ STUDY = """\
 {% endfor %}
 </tbody></table></div>
 <p class="soft">± is the sample deviation over seeds, 95&nbsp;% Student's interval of the mean. Every row of every run is in <code>study.parquet</code>.</p>
+{% include "failed.html" %}
+{% endblock %}
+{% block made %}Written by <code>fedenc study</code>.{% endblock %}
+"""
+
+FAILED = """\
 {% if facts.failed %}
 <h2>What failed</h2>
 <div class="wide"><table><thead><tr><th>run</th><th>status</th><th>reason</th></tr></thead><tbody>
@@ -229,8 +235,6 @@ STUDY = """\
 {% endfor %}
 </tbody></table></div>
 {% endif %}
-{% endblock %}
-{% block made %}Written by <code>fedenc study</code>.{% endblock %}
 """
 
 PAPER = """\
@@ -268,13 +272,7 @@ PAPER = """\
 {% endif %}
 {% endfor %}
 <p class="soft">Accuracies are in per cent. ± is the sample standard deviation over seeds; intervals are Student's over seeds, or Wilson's over queries where there is one seed. A difference stands only where the settings that it depends on are the published ones.</p>
-{% if facts.failed %}
-<h2>What failed</h2>
-<div class="wide"><table><thead><tr><th>run</th><th>status</th><th>reason</th></tr></thead><tbody>
-{% for one in facts.failed %}<tr><td>{{ one.run }}</td><td>{{ one.status }}</td><td>{{ one.reason or "" }}</td></tr>
-{% endfor %}
-</tbody></table></div>
-{% endif %}
+{% include "failed.html" %}
 {% endblock %}
 {% block made %}{% if facts.command %}Made by <code>{{ facts.command }}</code>.{% endif %}{% endblock %}
 """
@@ -286,4 +284,5 @@ TEMPLATES = {
     "run.html": RUN,
     "study.html": STUDY,
     "paper.html": PAPER,
+    "failed.html": FAILED,
 }
