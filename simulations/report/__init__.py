@@ -57,7 +57,7 @@ def of_study(facts: Mapping[str, Any], plots: Mapping[str, bytes]) -> str:
     return _page("study.html", {"facts": facts, "plots": shown})
 
 
-def of_paper(facts: Mapping[str, Any], figures: Mapping[str, bytes]) -> bytes:
+def of_paper(facts: Mapping[str, Any], figures: Mapping[str, bytes]) -> str:
     """The page of ``fedenc reproduce``.
 
     Args:
@@ -69,7 +69,7 @@ def of_paper(facts: Mapping[str, Any], figures: Mapping[str, bytes]) -> bytes:
     kinds = {".svg": "image/svg+xml", ".png": "image/png"}
     shown = {path: inlined(c, kinds[path[-4:]]) for path, c in figures.items()}
     content = {"facts": facts, "figures": shown, "cells": cells, "headings": headings}
-    return _page("paper.html", content).encode()
+    return _page("paper.html", content)
 
 
 def leaked(rows: list[Mapping[str, Any]]) -> dict[str, Any]:

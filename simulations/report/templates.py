@@ -271,7 +271,7 @@ PAPER = """\
 <ul>{% for text in one.deviations %}<li>{{ text }}</li>{% endfor %}{% for text in one.settings %}<li><code>{{ text }}</code></li>{% endfor %}</ul></details>
 {% endif %}
 {% endfor %}
-<p class="soft">Accuracies are in per cent. ± is the sample standard deviation over seeds; intervals are Student's over seeds, or Wilson's over queries where there is one seed. A difference stands only where the settings that it depends on are the published ones.</p>
+<p class="soft">Accuracies are in per cent. ± is the sample standard deviation over seeds; intervals are Student's over seeds, or Wilson's over test images where there is one seed. A difference stands only where the settings that it depends on are the published ones.</p>
 {% include "failed.html" %}
 {% endblock %}
 {% block made %}{% if facts.command %}Made by <code>{{ facts.command }}</code>.{% endif %}{% endblock %}

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,9 @@ def write(parts: Sequence[Part], folder: Path, scale: float, failed: Sequence[Fa
     }
     text = json.dumps(documents.sealed(facts), indent=2, allow_nan=False, ensure_ascii=False)
     write_atomically(folder / FACTS, text.encode() + b"\n")
-    write_atomically(folder / report.REPORT, report.of_paper(facts, _pictures(facts, folder)))
+    write_atomically(
+        folder / report.REPORT, report.of_paper(facts, _pictures(facts, folder)).encode()
+    )
     return facts
 
 
@@ -89,7 +92,7 @@ def report_again(folder: Path) -> str:
     """
     try:
         facts = documents.unsealed((folder / FACTS).read_bytes())
-        return report.of_paper(facts, _pictures(facts, folder)).decode()
+        return report.of_paper(facts, _pictures(facts, folder))
     except (ValueError, KeyError, TypeError) as error:
         raise ScenarioError(f"{folder / FACTS} is damaged ({error}); use --resume") from None
 
@@ -118,7 +121,7 @@ def _exhibits(part: Part, folder: Path) -> list[Facts]:
                 "runs": len(needed),
                 "finished": sum(cell.id in done for cell in needed),
                 "lines": [
-                    line.as_dict()
+                    asdict(line)
                     for line in (lines.lines(exhibit, source, cells) if measured else [])
                 ],
                 "figures": [

@@ -1,17 +1,17 @@
 """An exhibit's table: what the paper prints, what was measured, and the difference."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from fedenc.attacks.measures import share_interval
-from simulations.reproduce.papers import several, shows
+from simulations.reproduce.papers import shows
 from simulations.study.design import Cell
 from simulations.study.exhibits import Exhibit, Printed
+from simulations.study.plots import fits
 from simulations.study.table import Row, over_seeds
 
 _SHARES = ("accuracy", "linked", "key_recovered", "recognised")  # shown in per cent
-_IGNORED = ("data.root", "seed", "engine.", "encryption.seed")
+_IGNORED = ("data.root", "seed", "engine.")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Line:
     Attributes:
         labels: values of the exhibit's panels, rows and columns, and the attack.
         deviation: sample standard deviation over seeds; None for one seed.
-        low, high: 95 % interval: Student's over seeds, Wilson's over queries for one seed.
+        low, high: 95 % interval: Student's over seeds; that of the run's own row for one seed.
         difference: ours minus the paper's; None where they are not comparable.
     """
 
@@ -35,18 +35,10 @@ class Line:
     difference: float | None
     seeds: int
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def matching(exhibit: Exhibit, rows: Iterable[Row]) -> list[Row]:
     """The rows of a study's table that an exhibit shows."""
-    return [
-        row
-        for row in rows
-        if row.get("status") == "done"
-        and all(row.get(name) in several(value) for name, value in exhibit.where.items())
-    ]
+    return [row for row in rows if row.get("status") == "done" and fits(row, exhibit.where)]
 
 
 def lines(exhibit: Exhibit, rows: Sequence[Row], cells: Sequence[Cell]) -> list[Line]:
@@ -86,16 +78,10 @@ def _line(
     unit = 100 if measure in _SHARES else 1
     values = [unit * row[measure] for row in rows]
     ours, spread, half = over_seeds(values)
-    low: float | None
-    high: float | None
+    ends = [rows[0].get(f"{measure}_{end}") for end in ("low", "high")]
+    low, high = (None if end is None else unit * end for end in ends)
     if half is not None:
         low, high = ours - half, ours + half
-    elif measure == "accuracy":
-        share = share_interval(rows[0]["correct"], rows[0]["queries"])
-        low, high = 100 * share.low, 100 * share.high
-    else:
-        ends = (rows[0].get(f"{measure}_{end}") for end in ("low", "high"))
-        low, high = (None if end is None else unit * end for end in ends)
     difference = None if paper is None or not as_published else ours - paper
     return Line(labels, measure, paper, ours, spread, low, high, difference, len(values))
 

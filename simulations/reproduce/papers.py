@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from fedenc.errors import ScenarioError
 from simulations.study import design as designs
 from simulations.study.design import Cell, Design
 from simulations.study.exhibits import Exhibit, Paper
+from simulations.study.plots import fits
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def plan(
     """
     if not 0 < scale <= 1:
         raise ScenarioError(f"--scale is {scale:g}; expected a share above 0, at most 1")
-    if paper not in names():
-        raise ScenarioError(f"no paper is called {paper!r}; expected one of {', '.join(names())}")
     mine = [(study, own, shown) for study, own, shown in _presets() if own.name == paper]
+    if not mine:
+        raise ScenarioError(f"no paper is called {paper!r}; expected one of {', '.join(names())}")
     known = {short(one.name): one.name for _, _, shown in mine for one in shown}
     if unknown := [text for text in wanted if short(text) not in known]:
         raise ScenarioError(
@@ -81,12 +81,7 @@ def short(name: str) -> str:
 def shows(exhibit: Exhibit, cell: Cell) -> bool:
     """Whether an exhibit needs a run: by the conditions that its scenario can meet."""
     known = cell.settings | dict(cell.labels)
-    return all(known[name] in several(v) for name, v in exhibit.where.items() if name in known)
-
-
-def several(value: Any) -> Sequence[Any]:
-    """What a condition allows."""
-    return value if isinstance(value, list | tuple) else [value]
+    return fits(known, {name: v for name, v in exhibit.where.items() if name in known})
 
 
 def _presets() -> Iterator[tuple[str, Paper, tuple[Exhibit, ...]]]:

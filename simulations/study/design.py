@@ -119,8 +119,6 @@ class Design:
     cells: tuple[Cell, ...] = field(repr=False)
     plots: tuple[Plot, ...] = ()
     attacks: Attacks | None = None
-    paper: Paper | None = None
-    exhibits: tuple[Exhibit, ...] = ()
 
     @property
     def columns(self) -> list[str]:
@@ -228,9 +226,7 @@ def load(
     if problems:
         raise ScenarioError(problems)
     about = file.study
-    return Design(
-        *(about.name, about.question, tuple(cells), file.plots, attacks, file.paper, file.exhibits)
-    )
+    return Design(about.name, about.question, tuple(cells), file.plots, attacks)
 
 
 def _placed(problem: str, where: Sequence[str]) -> str:

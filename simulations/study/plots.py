@@ -1,7 +1,7 @@
 """Pictures of a study's table: means over seeds, with 95 % intervals."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedenc.scenario import Scenario
@@ -24,7 +24,7 @@ def draw(plot: Plot, rows: Sequence[Row]) -> dict[str, bytes]:
         if row["status"] == "done"
         and row.get(plot.x) is not None
         and row.get(plot.y) is not None
-        and all(row.get(name) in _several(value) for name, value in plot.where.items())
+        and fits(row, plot.where)
     ]
     facets = _values(shown, plot.facets) or [None]
     colours = _values(shown, plot.colour)
@@ -124,5 +124,9 @@ def _values(rows: Sequence[Row], column: str | None) -> list[Any]:
     return sorted(found) if numbers else found
 
 
-def _several(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, list | tuple) else [value]
+def fits(values: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    """Whether values are those that conditions allow: one for each name, or a list of them."""
+    return all(
+        values.get(name) in (allowed if isinstance(allowed, list | tuple) else [allowed])
+        for name, allowed in where.items()
+    )

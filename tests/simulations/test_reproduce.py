@@ -150,10 +150,11 @@ def test_a_difference_needs_the_published_settings() -> None:
     ]
     for cell, expected in zip(cells, (2.0, None), strict=True):
         row: dict[str, Any] = dict(cell.labels) | {"run": cell.id, "status": "done"}
-        row |= {"accuracy": 0.92, "correct": 92, "queries": 100}
+        row |= {"accuracy": 0.92, "accuracy_low": 0.9, "accuracy_high": 0.94, "queries": 1000}
         (line,) = lines.lines(exhibit, [row], [cell])
         assert line.difference == (None if expected is None else pytest.approx(expected))
         assert line.paper == 90.0
+        assert (line.low, line.high) == (90.0, 94.0), "of the run's test images, not its queries"
 
 
 def test_attacks_stand_beside_the_papers(tmp_path: Path) -> None:
