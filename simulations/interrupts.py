@@ -14,7 +14,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GRACE = 45.0  # seconds to wind up in, after which the process ends as it is
 _REPEAT, _RESUME = "repeat the command to continue", "continue with --resume"
 _HINTS = {
-    **dict.fromkeys(("simulate", "study"), _RESUME),
+    **dict.fromkeys(("simulate", "study", "reproduce"), _RESUME),
     **dict.fromkeys(("attack", "transformation train", "encrypt", "decrypt"), _REPEAT),
 }
 _taken = False  # whether signals are this module's

@@ -15,6 +15,7 @@ from simulations import interrupts
         (["simulate", "photos", "--out", "x"], "interrupted; continue with --resume"),
         (["--debug", "simulate"], "interrupted; continue with --resume"),
         (["study", "keys"], "interrupted; continue with --resume"),
+        (["reproduce", "skk2019"], "interrupted; continue with --resume"),
         (["attack", "runs/x"], "interrupted; repeat the command to continue"),
         (["transformation", "train", "b"], "interrupted; repeat the command to continue"),
         (["transformation", "protect", "b"], "interrupted"),
